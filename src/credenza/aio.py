@@ -1,0 +1,154 @@
+"""The async face of a cache."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Generic, TypeVar, Unpack, cast, overload
+
+from ._typevars import K, V
+from .durations import Duration
+from .engine import Engine, Fetched, check_callable, check_tags, fetched
+from .flow.bulk import read_many
+from .flow.read import read
+from .keys import check_hashable
+from .policy import PolicyOptions
+from .runtime.tasks import is_coroutine_function
+from .sentinel import MISSING, MissingType
+from .source import AsyncBatchLoader, AsyncLoader, BatchLoader, Loader
+
+D = TypeVar("D")
+
+
+class AsyncCache(Generic[K, V]):
+    """The async face of a `Cache`: same names, same arguments, same entries, same loads.
+
+    It works on any number of event loops at once. A plain loader runs in a worker thread, so that the loop goes on. A
+    caller that is cancelled leaves its load to the others that wait for it; when the last one has left, an async load
+    is cancelled.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @overload
+    async def get(self, key: K) -> V | None: ...
+    @overload
+    async def get(self, key: K, default: D) -> V | D: ...
+    async def get(self, key: K, default: Any = None) -> Any:
+        """See `Cache.get`."""
+        value = self._engine.get(_hashable(key))
+        return default if value is MISSING else value
+
+    async def get_or_load(
+        self,
+        key: K,
+        loader: AsyncLoader[V] | Loader[V],
+        *,
+        timeout: Duration | None = None,
+        tags: Iterable[str] = (),
+        **options: Unpack[PolicyOptions],
+    ) -> V:
+        """See `Cache.get_or_load`. The loader may be a coroutine function or a plain one."""
+        engine = self._engine
+        value = engine.fast(_hashable(key), engine.state.tally)
+        if value is not MISSING:
+            return cast("V", value)
+        check_callable(loader)
+        is_async = is_coroutine_function(loader)
+        request = engine.request(_hashable(key), loader, timeout, tags, options, is_async=is_async)
+        return cast("V", await read(engine.state, engine.tasks, request))
+
+    async def fetch(
+        self,
+        key: K,
+        loader: AsyncLoader[V] | Loader[V],
+        *,
+        timeout: Duration | None = None,
+        tags: Iterable[str] = (),
+        **options: Unpack[PolicyOptions],
+    ) -> Fetched[V]:
+        """See `Cache.fetch`."""
+        check_callable(loader)
+        is_async = is_coroutine_function(loader)
+        request = self._engine.request(_hashable(key), loader, timeout, tags, options, is_async=is_async)
+        return fetched(request, cast("V", await read(self._engine.state, self._engine.tasks, request)))
+
+    async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """See `Cache.get_many`."""
+        found = {key: self._engine.get(_hashable(key)) for key in keys}
+        return {key: value for key, value in found.items() if value is not MISSING}
+
+    async def get_or_load_many(
+        self,
+        keys: Iterable[K],
+        loader: AsyncBatchLoader[K, V] | BatchLoader[K, V],
+        *,
+        timeout: Duration | None = None,
+        tags: Iterable[str] = (),
+        **options: Unpack[PolicyOptions],
+    ) -> dict[K, V]:
+        """See `Cache.get_or_load_many`."""
+        check_callable(loader)
+        engine, is_async = self._engine, is_coroutine_function(loader)
+        requests = [
+            engine.request(_hashable(key), loader, timeout, tags, options, is_async=is_async)
+            for key in dict.fromkeys(keys)
+        ]
+        return cast("dict[K, V]", await read_many(engine.state, engine.tasks, requests, loader))
+
+    async def set(
+        self, key: K, value: V, *, ttl: Duration | None | MissingType = MISSING, tags: Iterable[str] = ()
+    ) -> None:
+        """See `Cache.set`."""
+        self._engine.set(_hashable(key), value, ttl, tags)
+
+    async def set_many(
+        self, values: Mapping[K, V], *, ttl: Duration | None | MissingType = MISSING, tags: Iterable[str] = ()
+    ) -> None:
+        """See `Cache.set_many`."""
+        for key, value in values.items():
+            self._engine.set(_hashable(key), value, ttl, tags)
+
+    async def invalidate(self, *keys: K) -> None:
+        """See `Cache.invalidate`."""
+        for key in keys:
+            check_hashable(_hashable(key))
+        self._engine.state.invalidate(cast("tuple[Hashable, ...]", keys))
+
+    async def invalidate_tags(self, *tags: str) -> None:
+        """See `Cache.invalidate_tags`."""
+        self._engine.state.invalidate_tags(check_tags(tags))
+
+    async def clear(self) -> None:
+        """See `Cache.clear`."""
+        self._engine.state.clear()
+
+    @asynccontextmanager
+    async def writing(self, *keys: K, tags: Iterable[str] = ()) -> AsyncIterator[None]:
+        """See `Cache.writing`."""
+        for key in keys:
+            check_hashable(_hashable(key))
+        state = self._engine.state
+        permit = state.enter_fence(cast("tuple[Hashable, ...]", keys), check_tags(tags))
+        try:
+            yield
+        finally:
+            state.leave_fence(permit)
+
+    async def close(self) -> None:
+        """See `Cache.close`."""
+        self._engine.state.close()
+
+    async def __aenter__(self) -> AsyncCache[K, V]:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._engine.state.close()
+
+
+def _hashable(key: object) -> Hashable:
+    return cast("Hashable", key)

@@ -1,0 +1,401 @@
+"""The sync face of a cache."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
+
+from ._typevars import K, V
+from .aio import AsyncCache
+from .clock import Clock
+from .decorate import AsyncCachedFunction, CachedFunction, Decoration, Decorator, check_function
+from .durations import Duration
+from .engine import Engine, Fetched, check_callable, check_sync_loader, check_tags, fetched
+from .errors import ConfigurationError
+from .events import Listener
+from .flow.bulk import read_many
+from .flow.read import read
+from .keys import check_hashable
+from .memory.table import Table
+from .policy import Policy, PolicyOptions
+from .repository import CacheAside, Repository, Strategy
+from .runtime.threads import drive
+from .sentinel import MISSING, MissingType
+from .source import AsyncSource, BatchLoader, Loader, Source
+from .state import State, Weigh
+from .stats import CacheInfo, Stats
+
+P = ParamSpec("P")
+R = TypeVar("R")
+D = TypeVar("D")
+RK = TypeVar("RK")
+RV = TypeVar("RV")
+Weigher = Callable[[Any], int] | Callable[[Any, Any], int]  # Any: keys and values of every type
+
+
+class Cache(Generic[K, V]):
+    """A bounded cache in memory that loads what is missing once, however many ask.
+
+    Thread-safe; `cache.aio` is the same cache for tasks, with the same names, and shares entries and loads with this face.
+
+    Args:
+        maxsize: the most entries; None for no bound.
+        max_weight: the most that the weights of all entries may sum up to; needs a `weigher`.
+        weigher: returns the weight of a value, an int of at least 0; called with the value, or with key and value if it
+            takes two arguments. An entry heavier than `max_weight` is not stored.
+        eviction: "s3fifo", or "lru" for workloads known to want it; a hit with "lru" takes a lock.
+        clock: returns monotonic seconds, for tests (`credenza.testing.FakeClock`). Timeouts are waited for in real time.
+        name: for messages.
+        policy: the options as one object; `options` are changes to it.
+        options: see `Policy`.
+
+    Raises:
+        ConfigurationError: an option is wrong or contradicts another.
+
+    Example:
+        >>> cache = Cache(maxsize=1_000, ttl="5m")
+        >>> cache.get_or_load("user:42", lambda: "Ann")
+        'Ann'
+        >>> cache.get("user:42")
+        'Ann'
+    """
+
+    def __init__(
+        self,
+        *,
+        maxsize: int | None = 10_000,
+        max_weight: int | None = None,
+        weigher: Weigher | None = None,
+        eviction: str = "s3fifo",
+        clock: Clock | None = None,
+        name: str = "cache",
+        policy: Policy | None = None,
+        **options: Unpack[PolicyOptions],
+    ) -> None:
+        if (max_weight is None) != (weigher is None):
+            raise ConfigurationError("max_weight and weigher need each other; give both, or bound by maxsize alone")
+        table = Table(maxsize=maxsize, max_weight=max_weight, eviction=eviction)
+        state = State(table, clock=clock, weigh=None if weigher is None else _weigh_by(weigher), name=name)
+        self._engine = Engine(state, (policy or Policy()).replace(options))
+        self.aio: AsyncCache[K, V] = AsyncCache(self._engine)
+        """The async face."""
+
+    @property
+    def policy(self) -> Policy:
+        """The options of this cache."""
+        return self._engine.policy
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: D) -> V | D: ...
+    def get(self, key: K, default: Any = None) -> Any:
+        """Return the fresh value of `key`, or `default`. Never loads, never blocks."""
+        value = self._engine.get(_hashable(key))
+        return default if value is MISSING else value
+
+    def get_or_load(
+        self,
+        key: K,
+        loader: Loader[V],
+        *,
+        timeout: Duration | None = None,
+        tags: Iterable[str] = (),
+        **options: Unpack[PolicyOptions],
+    ) -> V:
+        """Return the value of `key`, loading it if it is not at hand.
+
+        Of all callers, in threads and in tasks, one loads and the others wait for its value or error. A failed load
+        stores nothing.
+
+        Args:
+            key: any hashable.
+            loader: called without arguments; may return `Loaded` to decide on ttl and tags, or raise `NotFound`.
+            timeout: how long the call may take in all. With it, a load that this call begins runs in a worker thread.
+            tags: names under which `invalidate_tags` finds the entry.
+            options: see `Policy`; instead of the cache's.
+
+        Raises:
+            LoadTimeout: `timeout` or `load_timeout` passed. The load goes on if others wait for it.
+            DeadlockError: the call would wait for itself, or block the event loop that it waits for.
+            CacheClosed: the cache was closed.
+            Exception: what the loader raised.
+        """
+        engine = self._engine
+        value = engine.fast(_hashable(key), engine.state.tally)
+        if value is not MISSING:
+            return cast("V", value)
+        check_sync_loader(loader)
+        request = engine.request(_hashable(key), loader, timeout, tags, options, is_async=False)
+        return cast("V", drive(read(engine.state, engine.threads, request)))
+
+    def fetch(
+        self,
+        key: K,
+        loader: Loader[V],
+        *,
+        timeout: Duration | None = None,
+        tags: Iterable[str] = (),
+        **options: Unpack[PolicyOptions],
+    ) -> Fetched[V]:
+        """Do as `get_or_load`, and tell where the value came from: what an `X-Cache` header says."""
+        check_sync_loader(loader)
+        request = self._engine.request(_hashable(key), loader, timeout, tags, options, is_async=False)
+        return fetched(request, cast("V", drive(read(self._engine.state, self._engine.threads, request))))
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """Return the fresh values that are at hand, by key."""
+        found = {key: self._engine.get(_hashable(key)) for key in keys}
+        return {key: value for key, value in found.items() if value is not MISSING}
+
+    def get_or_load_many(
+        self,
+        keys: Iterable[K],
+        loader: BatchLoader[K, V],
+        *,
+        timeout: Duration | None = None,
+        tags: Iterable[str] = (),
+        **options: Unpack[PolicyOptions],
+    ) -> dict[K, V]:
+        """Return the values of `keys`, loading those that are missing with one call.
+
+        Args:
+            keys: any hashables; each is asked for once.
+            loader: called once with the list of the keys that are neither at hand nor being loaded by others; returns a
+                mapping. Keys that it leaves out are not found, and not in the result.
+            timeout: as in `get_or_load`.
+            tags: as in `get_or_load`, for all keys.
+            options: as in `get_or_load`.
+
+        Raises: as `get_or_load`.
+        """
+        check_sync_loader(loader)
+        engine = self._engine
+        requests = [
+            engine.request(_hashable(key), loader, timeout, tags, options, is_async=False) for key in dict.fromkeys(keys)
+        ]
+        return cast("dict[K, V]", drive(read_many(engine.state, engine.threads, requests, loader)))
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    def set(
+        self, key: K, value: V, *, ttl: Duration | None | MissingType = MISSING, tags: Iterable[str] = ()
+    ) -> None:
+        """Store `value`. Loads of `key` that began before are not stored any more.
+
+        Inside a `writing` block for the key or a tag nothing is stored, since the block invalidates it on leaving.
+
+        Args:
+            key: any hashable.
+            value: anything, None included.
+            ttl: how long it is fresh, instead of the policy's; None for "never expires".
+            tags: names under which `invalidate_tags` finds it.
+        """
+        self._engine.set(_hashable(key), value, ttl, tags)
+
+    def set_many(
+        self, values: Mapping[K, V], *, ttl: Duration | None | MissingType = MISSING, tags: Iterable[str] = ()
+    ) -> None:
+        """Store every value of the mapping, as `set` does."""
+        for key, value in values.items():
+            self._engine.set(_hashable(key), value, ttl, tags)
+
+    def invalidate(self, *keys: K) -> None:
+        """Forget `keys`. No call that starts later gets a value whose load began before."""
+        for key in keys:
+            check_hashable(_hashable(key))
+        self._engine.state.invalidate(cast("tuple[Hashable, ...]", keys))
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """Forget whatever carries one of `tags`, in constant time; loads under way are held to it as with `invalidate`."""
+        self._engine.state.invalidate_tags(check_tags(tags))
+
+    def clear(self) -> None:
+        """Forget everything; loads under way are held to it as with `invalidate`."""
+        self._engine.state.clear()
+
+    @contextmanager
+    def writing(self, *keys: K, tags: Iterable[str] = ()) -> Iterator[None]:
+        """Fence a write to the database: inside the block nothing loaded is stored for `keys` and `tags`.
+
+        Readers go to the source meanwhile. On leaving, normally or by exception, keys and tags are invalidated. Blocks
+        may be nested and may overlap those of others.
+        """
+        for key in keys:
+            check_hashable(_hashable(key))
+        state = self._engine.state
+        permit = state.enter_fence(cast("tuple[Hashable, ...]", keys), check_tags(tags))
+        try:
+            yield
+        finally:
+            state.leave_fence(permit)
+
+    # Wrapping ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def cached(self) -> Decorator:
+        """Decorate a function, an `async def` or a method, so that this cache answers its calls.
+
+        See `Decorator.__call__` for the arguments.
+        """
+        return Decorator(self._engine)
+
+    def repository(
+        self,
+        source: Source[RK, RV] | AsyncSource[RK, RV],
+        *,
+        strategy: Strategy | None = None,
+        key: str = "{}",
+        tags: Iterable[str] = (),
+        **options: Unpack[PolicyOptions],
+    ) -> Repository[RK, RV]:
+        """Return access to one kind of record, under one strategy for reads and writes.
+
+        Args:
+            source: where the records are.
+            strategy: `CacheAside()` (the default), `WriteThrough()` or `NoCache()`.
+            key: a template with one field for the record's key, such as "user:{}".
+            tags: templates of the same kind, or plain names.
+            options: see `Policy`; instead of the cache's.
+        """
+        return Repository(self._engine, source, strategy or CacheAside(), key, tags, self.policy.replace(options))
+
+    # Looking ----------------------------------------------------------------------------------------------------------
+
+    def __contains__(self, key: object) -> bool:
+        return self._engine.peek(_hashable(key)) is not MISSING
+
+    def __len__(self) -> int:
+        return len(self._engine.state.table.entries)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._engine.state.name!r}: {len(self)} entries, maxsize={self._engine.state.table.maxsize}>"
+
+    def stats(self) -> Stats:
+        """Return the counters as they are now."""
+        return self._engine.state.snapshot()
+
+    def cache_info(self) -> CacheInfo:
+        """Return hits, misses, maxsize and currsize, as `functools.lru_cache` does; joined loads count as misses."""
+        stats = self.stats()
+        return CacheInfo(stats.hits + stats.stale_hits, stats.misses + stats.joins, self._engine.state.table.maxsize, stats.size)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every event, in the thread where it happens; return what ends that.
+
+        A listener must be quick and thread-safe. What it raises is logged and stops nobody.
+        """
+        check_callable(listener)
+        return self._engine.state.events.subscribe(listener)
+
+    # Ending -----------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Forget everything, stop async loads under way and refuse later calls. May be called again."""
+        self._engine.state.close()
+
+    def __enter__(self) -> Cache[K, V]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@overload
+def cached(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...
+@overload
+def cached(function: Callable[P, R], /) -> CachedFunction[P, R]: ...
+@overload
+def cached(
+    *,
+    maxsize: int | None = 10_000,
+    max_weight: int | None = None,
+    weigher: Weigher | None = None,
+    eviction: str = "s3fifo",
+    clock: Clock | None = None,
+    key: str | Callable[..., Hashable] | None = None,
+    tags: Iterable[str] = (),
+    typed: bool = False,
+    **options: Unpack[PolicyOptions],
+) -> Decoration: ...
+def cached(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    maxsize: int | None = 10_000,
+    max_weight: int | None = None,
+    weigher: Weigher | None = None,
+    eviction: str = "s3fifo",
+    clock: Clock | None = None,
+    key: str | Callable[..., Hashable] | None = None,
+    tags: Iterable[str] = (),
+    typed: bool = False,
+    **options: Unpack[PolicyOptions],
+) -> Any:  # Any: one of the overloads' results
+    """Decorate a function with a cache of its own: `functools.lru_cache` with ttl, bounds and one load at a time.
+
+    Args:
+        function: see `Decorator.__call__`, as for `key`, `tags` and `typed`.
+        maxsize: see `Cache`, as for `max_weight`, `weigher`, `eviction` and `clock`.
+        options: see `Policy`.
+
+    Example:
+        >>> @cached(maxsize=1_000, ttl="1h")
+        ... def square(number: int) -> int:
+        ...     return number * number
+        >>> square(3), square(3)
+        (9, 9)
+        >>> square.cache_info()
+        CacheInfo(hits=1, misses=1, maxsize=1000, currsize=1)
+    """
+    if function is not None:
+        check_function(function)
+    name = getattr(function, "__qualname__", "cached")
+    cache: Cache[Any, Any] = Cache(
+        maxsize=maxsize,
+        max_weight=max_weight,
+        weigher=weigher,
+        eviction=eviction,
+        clock=clock,
+        name=name,
+        **options,
+    )
+    decorator = cache.cached
+    if function is not None:
+        return decorator(function)
+    return decorator(key=key, tags=tags, typed=typed)
+
+
+def _hashable(key: object) -> Hashable:
+    return cast("Hashable", key)
+
+
+def _weigh_by(weigher: Weigher) -> Weigh:
+    """Return the weigher as one of key and value, that refuses what is no weight."""
+    if not callable(weigher):
+        raise ConfigurationError(f"weigher must be a callable that returns a value's weight, got {weigher!r}")
+    takes_key = _required_arguments(weigher) >= 2
+
+    def weigh(key: Hashable, value: Any) -> int:  # Any: a value of any type
+        weight = weigher(key, value) if takes_key else weigher(value)  # type: ignore[call-arg]  # told by its signature
+        if isinstance(weight, bool) or not isinstance(weight, int) or weight < 0:
+            raise ConfigurationError(f"weigher must return an int of at least 0, got {weight!r}")
+        return weight
+
+    return weigh
+
+
+def _required_arguments(function: Callable[..., Any]) -> int:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # a built-in without a signature, such as sys.getsizeof
+        return 1
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)

@@ -1,0 +1,27 @@
+"""The command line."""
+
+import importlib.metadata
+import sys
+
+
+def main() -> None:
+    """Run the command that the arguments name; the entry point of `credenza` and `python -m credenza`."""
+    try:
+        import typer  # here, since it comes with an extra
+    except ModuleNotFoundError:
+        sys.exit("credenza's commands need typer; install it: pip install 'credenza[cli]', or 'credenza[demo]' for all")
+    from .demo.command import demo
+
+    app = typer.Typer(name="credenza", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+    @app.callback(invoke_without_command=True)
+    def credenza(
+        *, version: bool = typer.Option(False, "--version", help="Print the version and exit.")
+    ) -> None:
+        """A cache-aside library for Python services."""
+        if version:
+            typer.echo(importlib.metadata.version("credenza"))
+            raise typer.Exit
+
+    app.command()(demo)
+    app()

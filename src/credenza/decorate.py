@@ -1,0 +1,365 @@
+"""Cached functions, coroutine functions and methods."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+
+from .engine import Engine
+from .errors import UsageError
+from .functions import AsyncFunctionCache, FunctionCache, Recipe
+from .keys import check_hashable
+from .policy import PolicyOptions
+from .source import Loaded
+from .stats import CacheInfo
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+D = TypeVar("D")
+
+
+class CachedFunction(Protocol[P, R_co]):
+    """A function whose calls a cache answers."""
+
+    __name__: str
+    __qualname__: str
+
+    @property
+    def __wrapped__(self) -> Callable[P, R_co]:
+        """The function itself."""
+        ...
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Forget the result for these arguments; see `Cache.invalidate`."""
+        ...
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Load now, even if a fresh value is at hand, and store the result; others are served the old one meanwhile."""
+        ...
+
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R_co | None:
+        """Return the fresh result if it is at hand, else None. Loads nothing and counts nothing."""
+        ...
+
+    def many(self, arguments: Iterable[Any], /) -> dict[Any, R_co]:  # Any: the one argument's type is within P
+        """Return the results for many values of the only argument, without those that are `NotFound`."""
+        ...
+
+    def key_for(self, *args: P.args, **kwargs: P.kwargs) -> Hashable:
+        """Return the key of these arguments."""
+        ...
+
+    def cache_info(self) -> CacheInfo:
+        """Return hits, misses, maxsize and currsize of this function."""
+        ...
+
+    def cache_clear(self) -> None:
+        """Forget all results of this function, in constant time."""
+        ...
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> CachedFunction[P, R_co]: ...
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None, /
+    ) -> CachedFunction[Q, R_co]: ...  # Any: the instance that the method is bound to
+
+
+class AsyncCachedFunction(Protocol[P, R_co]):
+    """A coroutine function whose calls a cache answers; `refresh` and `many` are coroutines too."""
+
+    __name__: str
+    __qualname__: str
+
+    @property
+    def __wrapped__(self) -> Callable[P, Awaitable[R_co]]:
+        """The coroutine function itself."""
+        ...
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """See `CachedFunction.invalidate`."""
+        ...
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+        """See `CachedFunction.refresh`."""
+        ...
+
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R_co | None:
+        """See `CachedFunction.peek`."""
+        ...
+
+    def many(self, arguments: Iterable[Any], /) -> Coroutine[Any, Any, dict[Any, R_co]]:
+        """See `CachedFunction.many`; the loads run concurrently."""  # Any: the one argument's type is within P
+        ...
+
+    def key_for(self, *args: P.args, **kwargs: P.kwargs) -> Hashable:
+        """See `CachedFunction.key_for`."""
+        ...
+
+    def cache_info(self) -> CacheInfo:
+        """See `CachedFunction.cache_info`."""
+        ...
+
+    def cache_clear(self) -> None:
+        """See `CachedFunction.cache_clear`."""
+        ...
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> AsyncCachedFunction[P, R_co]: ...
+    @overload
+    def __get__(
+        self: AsyncCachedFunction[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None, /
+    ) -> AsyncCachedFunction[Q, R_co]: ...  # Any: the instance that the method is bound to
+
+
+class Decoration(Protocol):
+    """What `cached(...)` with options returns: it takes the function."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, Loaded[R]]], /
+    ) -> AsyncCachedFunction[P, R]: ...  # Any: what coroutines send and yield
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Loaded[R]], /) -> CachedFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
+
+
+class Decorator:
+    """`cache.cached`: with or without options, for `def`, `async def` and methods."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, Loaded[R]]], /) -> AsyncCachedFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Loaded[R]], /) -> CachedFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
+    @overload
+    def __call__(
+        self,
+        *,
+        key: str | Callable[..., Hashable] | None = None,
+        tags: Iterable[str] = (),
+        typed: bool = False,
+        **options: Unpack[PolicyOptions],
+    ) -> Decoration: ...
+    def __call__(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        key: str | Callable[..., Hashable] | None = None,
+        tags: Iterable[str] = (),
+        typed: bool = False,
+        **options: Unpack[PolicyOptions],
+    ) -> Any:  # Any: one of the overloads' results
+        """Let the cache answer the calls of a function.
+
+        Args:
+            function: a function, a coroutine function, or a method in the body of its class (then the entries are of one
+                instance each, which is held weakly).
+            key: a template of the arguments such as "user:{user_id}", or a callable that takes the arguments and
+                returns a key; without it the arguments are the key.
+            tags: names and templates of the same kind, for `invalidate_tags`.
+            typed: keep 1, 1.0 and True apart, as with `functools.lru_cache`; templates always do.
+            options: see `Policy`; instead of the cache's.
+
+        Raises:
+            UsageError: what is decorated is no function.
+            ConfigurationError: a template names an argument that there is not, or an option is wrong.
+        """
+        if function is None:
+            return functools.partial(self._decorate, key=key, tags=tags, typed=typed, options=options)
+        return self._decorate(function, key=key, tags=tags, typed=typed, options=options)
+
+    def _decorate(
+        self,
+        function: Callable[..., Any],
+        *,
+        key: str | Callable[..., Hashable] | None,
+        tags: Iterable[str],
+        typed: bool,
+        options: PolicyOptions,
+    ) -> Any:  # Any: one of the overloads' results
+        check_function(function)
+        policy = self._engine.policy.replace(options)
+        in_class = is_in_class_body(function)
+        recipe = Recipe(self._engine, function, key=key, tags=tags, typed=typed, policy=policy, in_class=in_class)
+        handle = AsyncFunctionCache(recipe) if recipe.is_async else FunctionCache(recipe)
+        if in_class:
+            return CachedMethod(recipe, handle)
+        if not recipe.has_plain_keys:
+            call = _wrap_slow(recipe, handle)
+        elif isinstance(handle, AsyncFunctionCache):
+            call = _wrap_async(recipe, handle)
+        else:
+            call = _wrap_sync(recipe, handle)
+        return _dress(call, recipe, handle)
+
+
+def check_function(function: object) -> None:
+    """Refuse what cannot be decorated, and say what to do instead."""
+    if inspect.isclass(function):
+        raise UsageError(f"cached decorates functions, got the class {function.__qualname__}; decorate a function that makes one")
+    if isinstance(function, (classmethod, staticmethod)):
+        raise UsageError(f"put cached below {type(function).__name__}, next to the def, not above it")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise UsageError(f"{function!r} is a generator, which can be read only once; return a list instead")
+    if not callable(function):
+        raise UsageError(f"cached decorates functions, got {function!r}; options are keyword arguments, as in cached(ttl=60)")
+
+
+def is_in_class_body(function: Callable[..., Any]) -> bool:
+    """Tell whether the function was defined in the body of a class, by its qualified name."""
+    outer, _, _ = getattr(function, "__qualname__", "").rpartition(".")
+    return bool(outer) and not outer.endswith("<locals>")
+
+
+def _wrap_sync(recipe: Recipe, handle: FunctionCache) -> Any:  # Any: a CachedFunction
+    """Return the function that answers calls with plain arguments; its first lines are the hit path."""
+    scope, tally, miss = recipe.scope, recipe.tally, handle.call
+    table, now_ns = recipe.engine.state.table, recipe.engine.state.clock_ns
+    find = table.entries.get
+
+    def call(*args: Any, **kwargs: Any) -> Any:  # Any: the decorated function's own arguments and result
+        if not kwargs:
+            try:
+                entry = find((scope, args))
+            except TypeError:
+                check_hashable(args, what="tuple of arguments")
+                raise
+            if entry is not None:
+                value = entry.value
+                if now_ns() < entry.fast_ns and entry.epoch == table.epoch:
+                    if entry.freq < 3:
+                        entry.freq += 1
+                    tally.hits += 1
+                    return value
+        return miss(*args, **kwargs)
+
+    return call
+
+
+def _wrap_async(recipe: Recipe, handle: AsyncFunctionCache) -> Any:  # Any: an AsyncCachedFunction
+    """Return the coroutine function that answers calls with plain arguments; its first lines are the hit path."""
+    scope, tally, miss = recipe.scope, recipe.tally, handle.call
+    table, now_ns = recipe.engine.state.table, recipe.engine.state.clock_ns
+    find = table.entries.get
+
+    async def call(*args: Any, **kwargs: Any) -> Any:  # Any: the decorated function's own arguments and result
+        if not kwargs:
+            try:
+                entry = find((scope, args))
+            except TypeError:
+                check_hashable(args, what="tuple of arguments")
+                raise
+            if entry is not None:
+                value = entry.value
+                if now_ns() < entry.fast_ns and entry.epoch == table.epoch:
+                    if entry.freq < 3:
+                        entry.freq += 1
+                    tally.hits += 1
+                    return value
+        return await miss(*args, **kwargs)
+
+    return call
+
+
+def _wrap_slow(recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) -> Any:  # Any: a cached function
+    """Return the function that answers calls whose keys take more than their arguments."""
+    miss: Callable[..., Any] = handle.call  # Any: the decorated function's own result
+
+    def call(*args: Any, **kwargs: Any) -> Any:  # Any: the decorated function's own arguments and result
+        return miss(*args, **kwargs)
+
+    async def call_async(*args: Any, **kwargs: Any) -> Any:  # Any: as above
+        return await miss(*args, **kwargs)
+
+    return call_async if recipe.is_async else call
+
+
+_HELPERS = ("invalidate", "refresh", "peek", "many", "key_for", "cache_info", "cache_clear")
+_COLOURED = ("refresh", "many")
+_HELPERS_OF_ALL_INSTANCES = ("cache_info", "cache_clear")
+
+
+def _dress(call: Any, recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) -> Any:  # Any: a cached function
+    """Give `call` the looks of the function that it wraps, and the helpers."""
+    functools.update_wrapper(call, recipe.function)
+    for name in _HELPERS:
+        setattr(call, name, getattr(handle if name in _COLOURED else recipe, name))
+    weakref.finalize(call, recipe.engine.state.fold_tally, recipe.tally).atexit = False
+    return call
+
+
+class CachedMethod:
+    """The descriptor that a decorated method is; every instance has entries of its own and is held weakly."""
+
+    def __init__(self, recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) -> None:
+        self._recipe = recipe
+        self._handle = handle
+        self._call = _wrap_slow(recipe, handle)
+        _dress(cast("Any", self), recipe, handle)
+        _mark(self, recipe)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._recipe.is_method = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # Any: the decorated method's own arguments and result
+        return self._call(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:  # Any: this, or a bound cached function
+        return self if instance is None else BoundMethod(self._recipe, self._handle, self._call, instance)
+
+
+class BoundMethod:
+    """A cached method of one instance; its helpers speak of that instance's entries."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        handle: FunctionCache | AsyncFunctionCache,
+        call: Callable[..., Any],  # Any: the decorated method's own result
+        instance: object,
+    ) -> None:
+        self._call = call
+        self._handle = handle
+        self._recipe = recipe
+        self.__self__ = instance
+        self.__func__ = recipe.function
+        _mark(self, recipe)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # Any: the decorated method's own arguments and result
+        return self._call(self.__self__, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:  # Any: a helper, or an attribute of the method
+        if name == "__wrapped__":
+            return self.__func__.__get__(self.__self__)
+        if name not in _HELPERS:
+            return getattr(self.__func__, name)
+        helper = getattr(self._handle if name in _COLOURED else self._recipe, name)
+        return helper if name in _HELPERS_OF_ALL_INSTANCES else functools.partial(helper, self.__self__)
+
+
+def _mark(method: CachedMethod | BoundMethod, recipe: Recipe) -> None:
+    """Let `inspect.iscoroutinefunction` know, where it can be told (Python 3.12)."""
+    if recipe.is_async and hasattr(inspect, "markcoroutinefunction"):
+        inspect.markcoroutinefunction(method)

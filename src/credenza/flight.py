@@ -1,0 +1,220 @@
+"""Flights: loads under way, and who waits for them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from contextvars import ContextVar
+from typing import Any, Final
+
+from .errors import DeadlockError
+from .policy import Policy
+
+PENDING: Final = 0
+LANDED: Final = 1
+FAILED: Final = 2
+ABANDONED: Final = 3
+"""The load ended by what concerns nobody but its leader (`CancelledError`, `KeyboardInterrupt`): a waiter leads the next."""
+
+_NEVER_NS = 1 << 62
+
+
+class Signal:
+    """Something that happens once, told to wakers. Thread-safe without a lock, as dict operations are atomic."""
+
+    __slots__ = ("_wakers", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._wakers: dict[object, Callable[[], None]] = {}
+
+    def listen(self, token: object, waker: Callable[[], None]) -> None:
+        """Call `waker` when it happens, at once if it has; it may be called twice, from any thread."""
+        self._wakers[token] = waker
+        if self.is_set:
+            waker()
+
+    def forget(self, token: object) -> None:
+        """Do not call the waker of `token` any more."""
+        self._wakers.pop(token, None)
+
+    def set(self) -> None:
+        """Let it happen: everybody is told before anybody can act on it."""
+        self.is_set = True
+        for waker in list(self._wakers.values()):
+            waker()
+
+
+class Flight:
+    """One load of one key. All but `wait_for` and `done_waiting` is guarded by the lock of the state that it flies in.
+
+    Attributes:
+        number: counts the flights of a cache; a caller that noted the count when it came can tell older from younger.
+        epoch: the table's epoch when the load began, to tell which tag invalidations overtook it.
+        waiters: callers that are interested now, the leader included.
+        is_kept: it goes on although nobody waits, since it refreshes a value behind its readers.
+        home: the event loop that its load needs in order to go on, None for a load that runs in a thread.
+        cancel: asks the load to stop; None where it cannot be stopped.
+        task: the load's task, which its event loop holds weakly.
+        crew: the flights of the same bulk load, None for a single one. `cancel`, `gate`, `task` and `waits_for` are
+            those of the first.
+        parent: the flight whose loader led this one and waits for it.
+        gate: where it holds a place among the concurrent loads.
+        signal: made for the first who has to wait.
+        was_overtaken: an invalidation made the value too old for callers that came after it.
+    """
+
+    __slots__ = (
+        "began_ns",
+        "cancel",
+        "crew",
+        "deadline_ns",
+        "epoch",
+        "error",
+        "gate",
+        "home",
+        "is_fenced",
+        "is_kept",
+        "key",
+        "load_ns",
+        "number",
+        "outcome",
+        "parent",
+        "signal",
+        "task",
+        "value",
+        "waiters",
+        "waits_for",
+        "was_overtaken",
+    )
+
+    def __init__(self, key: Hashable, number: int, epoch: int, policy: Policy, now_ns: int) -> None:
+        self.key = key
+        self.number = number
+        self.epoch = epoch
+        self.began_ns = now_ns
+        self.deadline_ns = _NEVER_NS if policy.load_timeout_ns is None else now_ns + policy.load_timeout_ns
+        self.outcome = PENDING
+        self.value: Any = None  # Any: a value of any type
+        self.waiters = 1
+        self.load_ns = 0
+        self.is_kept = self.is_fenced = self.was_overtaken = False
+        self.error: BaseException | None = None
+        self.signal: Signal | None = None
+        self.parent: Flight | None = None
+        self.gate: Gate | None = None
+        self.crew: tuple[Flight, ...] | None = None
+        self.home: Any = None  # Any: an event loop, of whatever make
+        self.cancel: Callable[[], None] | None = None
+        self.task: object = None
+        self.waits_for: list[Flight] | None = None
+
+    def has_deadline(self) -> bool:
+        """Tell whether the load has a time limit."""
+        return self.deadline_ns < _NEVER_NS
+
+    def is_wanted(self) -> bool:
+        """Tell whether somebody wants what the load brings, for this key or another of the same bulk load."""
+        return any(member.waiters > 0 or member.is_kept for member in self.crew or (self,))
+
+    def holds(self, gate: Gate) -> bool:
+        """Tell whether this flight, or one that waits for it, has a place in `gate`: a second one could deadlock."""
+        flight: Flight | None = self
+        while flight is not None:
+            if flight.gate is gate:
+                return True
+            flight = flight.parent
+        return False
+
+    def first(self) -> Flight:
+        """Return the flight that stands for the whole load."""
+        return self if self.crew is None else self.crew[0]
+
+    def wait_for(self, other: Flight, stuck_loop: object) -> None:
+        """Note that this flight's loader waits for `other`, or raise if neither could ever end.
+
+        The edge is added before the graph is searched: of two threads that close a cycle together, one sees it.
+
+        Raises:
+            DeadlockError: `other` waits for this flight, or for an event loop that the call would block.
+        """
+        if self.waits_for is None:
+            self.waits_for = []
+        self.waits_for.append(other)
+        try:
+            check_progress(other, self, stuck_loop)
+        except DeadlockError:
+            self.waits_for.remove(other)
+            raise
+
+    def done_waiting(self, other: Flight) -> None:
+        """Take back `wait_for`."""
+        if self.waits_for is not None:
+            self.waits_for.remove(other)
+
+
+loading: ContextVar[Flight | None] = ContextVar("credenza_loading", default=None)
+"""The flight whose loader the running code belongs to."""
+
+
+def check_progress(target: Flight, waiting: Flight | None, stuck_loop: object) -> None:
+    """Raise `DeadlockError` if `target` cannot end while `waiting` waits for it and `stuck_loop` is blocked by the call."""
+    for flight in _reachable(target):
+        if flight is waiting:
+            raise DeadlockError(
+                f"the loader of {waiting.key!r} waits for {target.key!r}, which waits for {waiting.key!r}; "
+                "load what both need under a key of its own, or call the undecorated function (__wrapped__)"
+            ).about(target.key)
+        if stuck_loop is not None and flight.home is stuck_loop:
+            raise DeadlockError(
+                f"a sync call on an event loop's thread would wait for {flight.key!r}, which a task of that loop is loading; "
+                "await cache.aio there, or call from a worker thread"
+            ).about(target.key)
+
+
+def _reachable(flight: Flight) -> Iterator[Flight]:
+    queue = deque([flight.first()])
+    seen = {id(queue[0])}
+    while queue:
+        flight = queue.popleft()
+        if flight.outcome != PENDING:
+            continue
+        yield flight
+        for target in list(flight.waits_for or ()):
+            other = target.first()
+            if id(other) not in seen:
+                seen.add(id(other))
+                queue.append(other)
+
+
+class Gate:
+    """Lets a number of loads through at a time; the others queue in order. The state's lock guards it."""
+
+    __slots__ = ("_free", "_queue")
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+        self._queue: deque[Signal] = deque()
+
+    def enter(self) -> Signal | None:
+        """Take a place, or a place in the queue: a signal that is set when it is one's turn."""
+        if self._free:
+            self._free -= 1
+            return None
+        turn = Signal()
+        self._queue.append(turn)
+        return turn
+
+    def leave(self) -> None:
+        """Give the place to the next in the queue."""
+        if self._queue:
+            self._queue.popleft().set()
+        else:
+            self._free += 1
+
+    def give_up(self, turn: Signal) -> None:
+        """Leave the queue, or the place if the turn had just come."""
+        if turn.is_set:
+            self.leave()
+        else:
+            self._queue.remove(turn)

@@ -1,0 +1,1 @@
+"""The orchestration, written once for both colours."""

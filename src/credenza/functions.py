@@ -1,0 +1,219 @@
+"""What a cached function can do besides being called."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable, Coroutine, Hashable, Iterable
+from typing import Any
+
+from .engine import Engine, check_tags
+from .errors import ConfigurationError, NotFound, UsageError
+from .flow.read import read
+from .keys import Binder, Instances, Scope, Template, check_hashable
+from .policy import Policy
+from .runtime.tasks import is_coroutine_function
+from .runtime.threads import drive
+from .sentinel import MISSING
+from .stats import CacheInfo
+from .steps import Request
+
+KeyMaker = Callable[[tuple[Any, ...]], Hashable]  # Any: the arguments of a call, in the order of the parameters
+
+
+class Recipe:
+    """How the calls of one function become requests.
+
+    Args:
+        engine: the cache.
+        function: what loads.
+        key: a template, a callable of the arguments, or None for the arguments themselves.
+        tags: names and templates.
+        typed: keep arguments of different types apart.
+        policy: the function's options.
+        in_class: it was defined in the body of a class, and may turn out to be a method.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        function: Callable[..., Any],  # Any: the decorated function's own result
+        *,
+        key: str | Callable[..., Hashable] | None,
+        tags: Iterable[str],
+        typed: bool,
+        policy: Policy,
+        in_class: bool,
+    ) -> None:
+        self.engine = engine
+        self.function = function
+        self.policy = policy
+        self.is_async = is_coroutine_function(function)
+        self.is_method = False
+        self.scope = Scope(f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}")
+        self.tally = engine.state.new_tally()
+        self._binder = Binder(function)
+        self._instances = Instances()
+        self._typed = typed
+        self._key = self._key_maker(key)
+        self._tags = [self._template(tag) for tag in check_tags(tags)]
+        self.has_plain_keys = key is None and not typed and self._binder.has_only_positional and not in_class
+
+    def _key_maker(self, key: str | Callable[..., Hashable] | None) -> KeyMaker | None:
+        if key is None:
+            return None
+        if isinstance(key, str):
+            return self._template(key)
+        if not callable(key):
+            raise ConfigurationError(f"key must be a template or a callable of the arguments, got {key!r}")
+        return _Unpacked(key)
+
+    def _template(self, text: str) -> KeyMaker:
+        template = Template(text)
+        if not template.fields:
+            constant = template.render(())
+            return lambda bound: constant
+        values_of = self._binder.values_of(template)
+        return lambda bound: template.render(values_of(bound))
+
+    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Hashable, tuple[Any, ...]]:
+        """Return the key of a call, and its arguments in the order of the parameters."""  # Any: a call's arguments
+        bound = self._binder.bind(args, kwargs)
+        key = self._key
+        if isinstance(key, _Unpacked):
+            made = key.function(*args, **kwargs)
+            check_hashable(made)
+            return made, bound
+        if key is not None:
+            return key(bound), bound
+        named = (self._instances.token_of(bound[0]), *bound[1:]) if self.is_method else bound
+        try:
+            hash(named)
+        except TypeError as error:
+            raise UsageError(
+                f"an argument of {self.scope.name} is not hashable ({error}); pass key= with a template such as "
+                '"user:{user.id}", or a callable of the arguments'
+            ) from error
+        if self._typed:
+            return (self.scope, named, tuple(map(type, named))), bound
+        return (self.scope, named), bound
+
+    def request(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_forced: bool = False) -> Request:
+        """Return what a call asks for."""  # Any: a call's arguments
+        key, bound = self.key_of(args, kwargs)
+        tags: tuple[object, ...] = (self.scope,)
+        if self._tags:
+            tags += tuple(dict.fromkeys(tag(bound) for tag in self._tags))
+        loader = functools.partial(self.function, *args, **kwargs)
+        return Request(key, loader, self.policy, tags, self.tally, is_async=self.is_async, is_forced=is_forced)
+
+
+    def key_for(self, *args: Any, **kwargs: Any) -> Hashable:  # Any: a call's arguments
+        """Return the key of these arguments."""
+        return self.key_of(args, kwargs)[0]
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> None:  # Any: a call's arguments
+        """Forget the result for these arguments."""
+        self.engine.state.invalidate((self.key_of(args, kwargs)[0],))
+
+    def peek(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
+        """Return the fresh result if it is at hand, else None."""
+        value = self.engine.peek(self.key_of(args, kwargs)[0])
+        return None if value is MISSING else value
+
+    def cache_info(self) -> CacheInfo:
+        """Return hits, misses, maxsize and currsize of this function; joined loads count as misses."""
+        state, tally = self.engine.state, self.tally
+        with state.lock:
+            size = state.table.tags.count_of(self.scope)
+        return CacheInfo(tally.hits + tally.stale_hits, tally.misses + tally.joins, state.table.maxsize, size)
+
+    def cache_clear(self) -> None:
+        """Forget all results of this function, in constant time."""
+        self.engine.state.invalidate_tags((self.scope,))
+
+
+class _Unpacked:
+    """A `key=` callable, which takes the arguments as the function does."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Hashable]) -> None:
+        self.function = function
+
+    def __call__(self, bound: tuple[Any, ...]) -> Hashable:  # Any: a call's arguments
+        return self.function(*bound)
+
+
+class FunctionCache:
+    """The calls of a plain function."""
+
+    __slots__ = ("_recipe",)
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
+        """Return the result for these arguments, loading it if it is not at hand."""
+        engine = self._recipe.engine
+        return drive(read(engine.state, engine.threads, self._recipe.request(args, kwargs)))
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
+        """Load now, even if a fresh value is at hand."""
+        engine = self._recipe.engine
+        return drive(read(engine.state, engine.threads, self._recipe.request(args, kwargs, is_forced=True)))
+
+    def many(self, *arguments: Any) -> dict[Any, Any]:  # Any: the only argument's values, and the results
+        """Return the results for many values of the only argument, without those that are not found."""
+        *bound, values = arguments
+        results = {}
+        for argument in dict.fromkeys(values):
+            with contextlib.suppress(NotFound):
+                results[argument] = self.call(*bound, argument)
+        return results
+
+
+class AsyncFunctionCache:
+    """The calls of a coroutine function."""
+
+    __slots__ = ("_recipe",)
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    async def call(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
+        """Return the result for these arguments, loading it if it is not at hand."""
+        engine = self._recipe.engine
+        return await read(engine.state, engine.tasks, self._recipe.request(args, kwargs))
+
+    async def refresh(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
+        """Load now, even if a fresh value is at hand."""
+        engine = self._recipe.engine
+        return await read(engine.state, engine.tasks, self._recipe.request(args, kwargs, is_forced=True))
+
+    async def many(self, *arguments: Any) -> dict[Any, Any]:  # Any: the only argument's values, and the results
+        """Return the results for many values of the only argument, without those that are not found.
+
+        The loads run concurrently; one that fails cancels the call, and others that wait for the rest notice nothing.
+        """
+        *bound, values = arguments
+        results: dict[Any, Any] = {}
+
+        async def collect(argument: Any) -> None:  # Any: the only argument
+            with contextlib.suppress(NotFound):
+                results[argument] = await self.call(*bound, argument)
+
+        unique = list(dict.fromkeys(values))
+        await gather_or_cancel([collect(argument) for argument in unique])
+        return {argument: results[argument] for argument in unique if argument in results}
+
+
+async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all; on the first error cancel the others, and raise it."""  # Any: what coroutines send and yield
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

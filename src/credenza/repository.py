@@ -1,0 +1,284 @@
+"""One kind of record, under one strategy."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from .durations import Duration
+from .engine import Engine, Fetched, check_tags, fetched, timeout_ns_of
+from .errors import ConfigurationError, NotFound, UsageError
+from .flow.bulk import read_many
+from .flow.read import read
+from .flow.write import write
+from .keys import Template
+from .memory.entry import Entry
+from .functions import gather_or_cancel
+from .policy import Policy, ttl_ns_of
+from .runtime.base import Runtime
+from .runtime.tasks import is_coroutine_function
+from .runtime.threads import drive
+from .source import AsyncSource, Source
+from .state import make_entry
+from .stats import Tally
+from .steps import Request
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheAside:
+    """Load on a miss; write to the source inside a fence, then invalidate. The default."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteThrough:
+    """Load on a miss; write to the source inside a fence, then store the new value."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoCache:
+    """Ask the source every time."""
+
+
+Strategy = CacheAside | WriteThrough | NoCache
+
+
+class _Records(Generic[K, V]):
+    """What the two faces of a repository share: keys, requests, and the source's methods."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: Source[K, V] | AsyncSource[K, V],
+        strategy: Strategy,
+        key: str,
+        tags: Iterable[str],
+        policy: Policy,
+    ) -> None:
+        if not isinstance(strategy, (CacheAside, WriteThrough, NoCache)):
+            raise ConfigurationError(f"strategy must be CacheAside(), WriteThrough() or NoCache(), got {strategy!r}")
+        self.engine = engine
+        self.source: Any = source  # Any: one of two protocols, with optional methods
+        self.strategy = strategy
+        self.policy = policy
+        self._key = _one_field(key)
+        self._tags = [_one_field(tag) if "{" in tag else tag for tag in check_tags(tags)]
+        for name in ("load", "store", "delete"):
+            if not callable(getattr(source, name, None)):
+                raise ConfigurationError(f"a source has load, store and delete, and {source!r} has no {name}")
+        self.is_async = is_coroutine_function(self.source.load)
+        self.has_load_many = callable(getattr(source, "load_many", None))
+
+    def key_of(self, key: K) -> Hashable:
+        return self._key.render((key,))
+
+    def tags_of(self, key: K) -> tuple[str, ...]:
+        return tuple(tag if isinstance(tag, str) else tag.render((key,)) for tag in self._tags)
+
+    def request(self, key: K, timeout: Duration | None) -> Request:
+        """Return what reading `key` asks for. Past the cache, it is a load of its own that is not kept."""
+        is_cached = not isinstance(self.strategy, NoCache)
+        return Request(
+            self.key_of(key) if is_cached else object(),
+            functools.partial(self.source.load, key),
+            self.policy,
+            self.tags_of(key),
+            self.engine.state.tally if is_cached else Tally(),
+            timeout_ns_of(timeout),
+            is_async=self.is_async,
+            keeps=is_cached,
+        )
+
+    def written(self, key: K, value: V) -> tuple[Entry, tuple[object, ...]]:
+        """Return the entry that write-through stores, and its tags."""
+        policy, state = self.policy, self.engine.state
+        ttl_ns = _written_ttl_ns(policy, value)
+        return make_entry(state, self.key_of(key), value, policy, ttl_ns, state.clock_ns()), self.tags_of(key)
+
+    async def put(self, run: Runtime, key: K, value: V) -> None:
+        """Write a record, in the caller's colour."""
+        action = functools.partial(self.source.store, key, value)
+        if isinstance(self.strategy, NoCache):
+            await run.perform(action, is_async=self.is_async)
+            return
+        make = functools.partial(self.written, key, value) if isinstance(self.strategy, WriteThrough) else None
+        await write(self.engine.state, run, (self.key_of(key),), action, is_async=self.is_async, make=make)
+
+    async def delete(self, run: Runtime, key: K) -> None:
+        """Delete a record, in the caller's colour."""
+        action = functools.partial(self.source.delete, key)
+        if isinstance(self.strategy, NoCache):
+            await run.perform(action, is_async=self.is_async)
+            return
+        await write(self.engine.state, run, (self.key_of(key),), action, is_async=self.is_async)
+
+    async def fetch(self, run: Runtime, key: K, timeout: Duration | None) -> Fetched[V]:
+        """Read a record, in the caller's colour."""
+        request = self.request(key, timeout)
+        value = cast("V", await read(self.engine.state, run, request))
+        if not request.keeps:
+            self.engine.state.bypasses += 1
+            request.status = "bypass"
+        return fetched(request, value)
+
+    async def get_many(self, run: Runtime, keys: Iterable[K], timeout: Duration | None) -> dict[K, V]:
+        """Read records with one `load_many`, in the caller's colour."""
+        unique = list(dict.fromkeys(keys))
+        requests = [self.request(key, timeout) for key in unique]
+        by_key = {request.key: key for request, key in zip(requests, unique, strict=True)}
+        load_many = self._load_many_async if self.is_async else self._load_many
+        found = await read_many(self.engine.state, run, requests, functools.partial(load_many, by_key))
+        if isinstance(self.strategy, NoCache):
+            self.engine.state.bypasses += len(unique)
+        return {by_key[key]: value for key, value in found.items() if value is not None}
+
+    def _load_many(self, by_key: Mapping[Hashable, K], keys: Sequence[Hashable]) -> dict[Hashable, Any]:
+        found = self.source.load_many([by_key[key] for key in keys])
+        return {key: found[by_key[key]] for key in keys if by_key[key] in found}
+
+    async def _load_many_async(self, by_key: Mapping[Hashable, K], keys: Sequence[Hashable]) -> dict[Hashable, Any]:
+        found = await self.source.load_many([by_key[key] for key in keys])
+        return {key: found[by_key[key]] for key in keys if by_key[key] in found}
+
+
+class Repository(Generic[K, V]):
+    """Access to one kind of record. Thread-safe; `aio` is the async face.
+
+    Made by `Cache.repository`. With an async source only `aio` can be used.
+
+    Example:
+        >>> from credenza import Cache, WriteThrough
+        >>> from credenza.testing import DictSource
+        >>> users = Cache().repository(DictSource({42: "Ann"}), strategy=WriteThrough(), key="user:{}")
+        >>> users.get(42)
+        'Ann'
+        >>> users.put(42, "Anne")
+        >>> users.get(42)
+        'Anne'
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: Source[K, V] | AsyncSource[K, V],
+        strategy: Strategy,
+        key: str,
+        tags: Iterable[str],
+        policy: Policy,
+    ) -> None:
+        self._records: _Records[K, V] = _Records(engine, source, strategy, key, tags, policy)
+        self.aio: AsyncRepository[K, V] = AsyncRepository(self._records)
+        """The async face."""
+
+    def get(self, key: K, *, timeout: Duration | None = None) -> V | None:
+        """Return the record, None if the source returns None for it.
+
+        Raises:
+            NotFound: the source raised it.
+            LoadTimeout: `timeout` or `load_timeout` passed.
+            Exception: what the source raised.
+        """
+        return self.fetch(key, timeout=timeout).value
+
+    def fetch(self, key: K, *, timeout: Duration | None = None) -> Fetched[V]:
+        """Do as `get`, and tell where the record came from."""
+        self._check_colour()
+        return drive(self._records.fetch(self._records.engine.threads, key, timeout))
+
+    def get_many(self, keys: Iterable[K], *, timeout: Duration | None = None) -> dict[K, V]:
+        """Return the records that there are, loading those that are missing with one `load_many` if the source has it."""
+        self._check_colour()
+        if self._records.has_load_many:
+            return drive(self._records.get_many(self._records.engine.threads, keys, timeout))
+        found: dict[K, V] = {}
+        for key in dict.fromkeys(keys):
+            with contextlib.suppress(NotFound):
+                value = self.get(key, timeout=timeout)
+                if value is not None:
+                    found[key] = value
+        return found
+
+    def put(self, key: K, value: V) -> None:
+        """Write the record to the source, then to the cache as the strategy says; a failed write invalidates it."""
+        self._check_colour()
+        drive(self._records.put(self._records.engine.threads, key, value))
+
+    def delete(self, key: K) -> None:
+        """Delete the record from the source, then from the cache."""
+        self._check_colour()
+        drive(self._records.delete(self._records.engine.threads, key))
+
+    def invalidate(self, *keys: K) -> None:
+        """Forget the records, as `Cache.invalidate` does."""
+        self._records.engine.state.invalidate(map(self._records.key_of, keys))
+
+    def _check_colour(self) -> None:
+        if self._records.is_async:
+            raise UsageError(f"{self._records.source!r} is an async source; use repository.aio")
+
+
+class AsyncRepository(Generic[K, V]):
+    """The async face of a `Repository`: the same names as coroutines. A plain source runs in worker threads."""
+
+    def __init__(self, records: _Records[K, V]) -> None:
+        self._records = records
+
+    async def get(self, key: K, *, timeout: Duration | None = None) -> V | None:
+        """See `Repository.get`."""
+        return (await self.fetch(key, timeout=timeout)).value
+
+    async def fetch(self, key: K, *, timeout: Duration | None = None) -> Fetched[V]:
+        """See `Repository.fetch`."""
+        return await self._records.fetch(self._records.engine.tasks, key, timeout)
+
+    async def get_many(self, keys: Iterable[K], *, timeout: Duration | None = None) -> dict[K, V]:
+        """See `Repository.get_many`; without `load_many` the loads run concurrently."""
+        if self._records.has_load_many:
+            return await self._records.get_many(self._records.engine.tasks, keys, timeout)
+        found: dict[K, V] = {}
+
+        async def collect(key: K) -> None:
+            with contextlib.suppress(NotFound):
+                value = await self.get(key, timeout=timeout)
+                if value is not None:
+                    found[key] = value
+
+        unique = list(dict.fromkeys(keys))
+        await gather_or_cancel([collect(key) for key in unique])
+        return {key: found[key] for key in unique if key in found}
+
+    async def put(self, key: K, value: V) -> None:
+        """See `Repository.put`."""
+        await self._write(functools.partial(self._records.put, key=key, value=value))
+
+    async def delete(self, key: K) -> None:
+        """See `Repository.delete`."""
+        await self._write(functools.partial(self._records.delete, key=key))
+
+    async def invalidate(self, *keys: K) -> None:
+        """See `Repository.invalidate`."""
+        self._records.engine.state.invalidate(map(self._records.key_of, keys))
+
+    async def _write(self, flow: Callable[[Runtime], Coroutine[Any, Any, None]]) -> None:
+        """Run a write; one to a plain source goes to a worker with its fence, which must outlast a caller's cancellation."""
+        engine = self._records.engine  # Any: what coroutines send and yield
+        if self._records.is_async:
+            await flow(engine.tasks)
+        else:
+            await engine.tasks.offload(lambda: drive(flow(engine.threads)))
+
+
+def _one_field(text: str) -> Template:
+    template = Template(text)
+    if len(template.fields) != 1 or "." in template.fields[0]:
+        raise ConfigurationError(f'the template of a record\'s key has one field, as in "user:{{}}", got {text!r}')
+    return template
+
+
+def _written_ttl_ns(policy: Policy, value: Any) -> int:  # Any: a record
+    return ttl_ns_of(policy.ttl(value)) if callable(policy.ttl) else policy.ttl_ns

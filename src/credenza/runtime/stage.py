@@ -1,0 +1,139 @@
+"""Running a coroutine at once, and as a task only if it has to wait.
+
+A task costs two turns of the event loop, more than most of the rest of a miss, and a loader that finds its value at once
+needs neither. But code in a loader may ask for its task (`asyncio.timeout` does), and has to find one that it keeps. So the
+first step runs on behalf of an idle task, the stage; if the coroutine ends in that step, the stage is idle again, and if
+it waits, the stage goes on with it as its own and a new stage is made when one is needed.
+
+Standing in for a task uses `_enter_task` and `_leave_task`, which asyncio documents for makers of tasks ("Extending").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import types
+from asyncio.tasks import _enter_task, _leave_task, _register_task, _unregister_task
+from collections.abc import Callable, Generator
+from typing import Any
+
+from .base import Load
+
+
+class Stages:
+    """One idle stage per thread, for the loop that runs there. Thread-safe, as threads share nothing."""
+
+    __slots__ = ("_idle",)
+
+    def __init__(self) -> None:
+        self._idle = threading.local()
+
+    def run(
+        self, loop: asyncio.AbstractEventLoop, load: Load, context: contextvars.Context
+    ) -> asyncio.Task[None] | None:
+        """Run `load` in `context` until it ends or waits; if it waits, return the task of `loop` that goes on with it.
+
+        Whoever calls has to keep the task: the loop holds it weakly.
+
+        Raises:
+            BaseException: what `load` raised in its first step, but for a cancellation, which ends it silently, as in a task.
+        """
+        stage: _Stage | None = getattr(self._idle, "stage", None)
+        self._idle.stage = None  # the first step may itself lead another load
+        if stage is None or stage.loop is not loop or not stage.is_idle():
+            stage = _Stage(loop)
+        has_ended = stage.play(load, context)
+        if stage.is_idle():
+            self._idle.stage = stage
+        return None if has_ended else stage.task
+
+
+class _Stage:
+    """A task that waits for a coroutine to go on with."""
+
+    __slots__ = ("_act", "_curtain", "loop", "task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._act: _Act | None = None
+        self._curtain: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] = asyncio.Task(self._go_on(), loop=loop)
+        self._hide()
+
+    def _hide(self) -> None:
+        """Keep an idle stage out of `all_tasks`, and let it vanish with its loop without a word."""
+        _unregister_task(self.task)
+        self.task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio does with its own helpers
+
+    def is_idle(self) -> bool:
+        """Tell whether the stage is fit for another coroutine."""
+        return self._act is None and not self.task.done() and not self.task.cancelling()
+
+    def play(self, load: Load, context: contextvars.Context) -> bool:
+        """Run the first step; tell whether the coroutine has ended."""
+        current = asyncio.current_task(self.loop)
+        if current is not None:
+            _leave_task(self.loop, current)
+        _enter_task(self.loop, self.task)
+        try:
+            awaited = context.run(load.send, None)
+        except (StopIteration, asyncio.CancelledError):
+            return True
+        finally:
+            _leave_task(self.loop, self.task)
+            if current is not None:
+                _enter_task(self.loop, current)
+        self._act = _Act(load, context, awaited)
+        _register_task(self.task)
+        if self._curtain is not None and not self._curtain.done():
+            self._curtain.set_result(None)
+        return False
+
+    async def _go_on(self) -> None:
+        """Be the task's body: wait for a coroutine that has to wait, then be it."""
+        error: BaseException | None = None
+        if self._act is None:
+            self._curtain = self.loop.create_future()
+            try:
+                await self._curtain
+            except BaseException as raised:
+                if self._act is None:
+                    raise
+                error = raised
+        assert self._act is not None
+        await self._act.go_on(error)
+
+
+class _Act:
+    """A coroutine that has run its first step, with its context and what it waits for."""
+
+    __slots__ = ("_awaited", "_context", "_load")
+
+    def __init__(self, load: Load, context: contextvars.Context, awaited: Any) -> None:  # Any: what coroutines yield
+        self._load = load
+        self._context = context
+        self._awaited = awaited
+
+    @types.coroutine
+    def go_on(self, error: BaseException | None) -> Generator[Any, Any, None]:  # Any: what coroutines yield
+        """Drive the coroutine to its end in its context; `error` came up before it could go on."""
+        awaited = self._awaited
+        if isinstance(error, asyncio.CancelledError) and asyncio.isfuture(awaited) and awaited.cancel():
+            error = None  # it comes back out of what is awaited, as when a task is cancelled while it waits
+        step: Callable[..., Any] = self._load.send
+        try:
+            while True:
+                argument: Any = None
+                if error is None:
+                    try:
+                        argument = yield awaited
+                    except BaseException as raised:
+                        error = raised
+                if error is not None:
+                    step, argument, error = self._load.throw, error, None
+                else:
+                    step = self._load.send
+                awaited = self._context.run(step, argument)
+        except StopIteration:
+            return

@@ -1,0 +1,166 @@
+"""Tasks: the runtime of the async face."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..flight import Flight, Signal, loading
+from .base import Load
+from .stage import Stages
+from .workers import Workers
+
+_LOOK_AGAIN_SECONDS = 0.2
+"""How often a task looks whether another event loop that it waits for still runs; a loop that stops tells nobody."""
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Tell whether calling `function` gives a coroutine, as far as one can tell without calling it."""
+    if inspect.iscoroutinefunction(function):
+        return True
+    return not inspect.isclass(function) and inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+class Tasks:
+    """Whoever waits awaits; every load has a task of its own, so that no caller's cancellation can reach it."""
+
+    __slots__ = ("_stages", "_workers")
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._stages = Stages()
+
+    def stuck_loop(self) -> object:
+        """Return None: a task that waits blocks no loop."""
+        return None
+
+    def lead(self, flight: Flight, load: Load, /, *, patient: bool) -> None:
+        """Run `load` at once up to where it waits for something, and from there on in a task of its own."""
+        loop, context = _settle_in(flight)
+        flight.task = self._stages.run(loop, load, context)
+
+    def start(self, flight: Flight, load: Load, /) -> None:
+        """Run `load` in a task of its own, from the loop's next turn on."""
+        loop, context = _settle_in(flight)
+        flight.task = loop.create_task(load, context=context)
+
+    async def call(self, flight: Flight, loader: Callable[..., Any], /, *args: Any, is_async: bool) -> Any:
+        """Await it, or run it in a worker thread if it is no coroutine function."""  # Any: the user's function
+        if is_async:
+            result = loader(*args)
+        else:
+            result = await self.offload(functools.partial(loader, *args))
+            if not inspect.isawaitable(result):
+                return result
+        task = asyncio.current_task()
+        assert task is not None
+        flight.cancel = functools.partial(_cancel, flight.home, task)
+        try:
+            return await result
+        finally:
+            flight.cancel = None
+
+    async def perform(self, action: Callable[[], Any], /, *, is_async: bool) -> Any:  # Any: the user's function
+        """Await it, or run it in a worker thread if it is no coroutine function."""
+        result = action() if is_async else await self.offload(action)
+        return await result if inspect.isawaitable(result) else result
+
+    async def offload(self, job: Callable[[], Any]) -> Any:  # Any: the user's function
+        """Run `job` in a worker thread, in a copy of the context. It goes on if the caller is cancelled."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def work() -> None:
+            try:
+                result = context.run(job)
+            except BaseException as error:
+                _tell(loop, future, None, error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                _tell(loop, future, result, None)
+
+        self._workers.submit(work)
+        return await future
+
+    async def join(self, signal: Signal, home: Any, timeout_ns: int | None, /) -> bool:  # Any: an event loop
+        """Await the signal, however it is set and from wherever."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        signal.listen(future, functools.partial(_wake, loop, future))
+        try:
+            if timeout_ns is None and (home is None or home is loop):
+                await future
+                return True
+            return await self._join_within(future, home, loop, timeout_ns)
+        finally:
+            signal.forget(future)
+
+    async def _join_within(
+        self, future: asyncio.Future[None], home: Any, loop: asyncio.AbstractEventLoop, timeout_ns: int | None
+    ) -> bool:  # Any: an event loop
+        left = float("inf") if timeout_ns is None else timeout_ns / 1e9
+        is_foreign = home is not None and home is not loop
+        while True:
+            pause = min(left, _LOOK_AGAIN_SECONDS) if is_foreign else left
+            await asyncio.wait((future,), timeout=pause)
+            left -= pause
+            if future.done() or left <= 0 or (is_foreign and not home.is_running()):
+                return future.done()
+
+
+def _settle_in(flight: Flight) -> tuple[asyncio.AbstractEventLoop, contextvars.Context]:
+    """Make the running loop the flight's home; return it with a context for the load."""
+    loop = asyncio.get_running_loop()
+    for member in flight.crew or (flight,):
+        member.home = loop
+    context = contextvars.copy_context()
+    context.run(loading.set, flight)
+    return loop, context
+
+
+def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    if asyncio._get_running_loop() is loop:
+        _set(future)
+        return
+    try:
+        loop.call_soon_threadsafe(_set, future)
+    except RuntimeError:
+        pass  # the waiter's loop is closed, so nobody waits
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], result: Any, error: BaseException | None
+) -> None:  # Any: what the user's function returned
+    def settle() -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    try:
+        loop.call_soon_threadsafe(settle)
+    except RuntimeError:
+        pass  # the loop that waited is closed; its flights are taken off the register by whoever comes next
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    if asyncio._get_running_loop() is loop:
+        task.cancel()
+        return
+    try:
+        loop.call_soon_threadsafe(task.cancel)
+    except RuntimeError:
+        pass  # the loop is closed, and its tasks with it

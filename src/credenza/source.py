@@ -1,0 +1,54 @@
+"""What a source of truth looks like to the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from .durations import Duration
+from .sentinel import MISSING, MissingType
+
+K = TypeVar("K")
+V = TypeVar("V")
+K_contra = TypeVar("K_contra", contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[V]):
+    """A loaded value with a say in how it is kept; a loader returns it instead of the bare value.
+
+    Args:
+        value: what the callers get.
+        ttl: how long it is fresh, instead of the policy's ttl; 0 means "do not keep", None "never expires".
+        tags: further tags, beside those of the call.
+    """
+
+    value: V
+    ttl: Duration | None | MissingType = MISSING
+    tags: Iterable[str] = ()
+
+
+Loader = Callable[[], V | Loaded[V]]
+AsyncLoader = Callable[[], Awaitable[V | Loaded[V]]]
+BatchLoader = Callable[[Sequence[K]], Mapping[K, V | Loaded[V]]]
+AsyncBatchLoader = Callable[[Sequence[K]], Awaitable[Mapping[K, V | Loaded[V]]]]
+
+
+class Source(Protocol[K, V]):
+    """Where the truth is. `load_many(keys)`, `store_many(mapping)` and `delete_many(keys)` are used where they exist.
+
+    Nothing there: `load` returns None or raises `NotFound`, `load_many` leaves the key out.
+    """
+
+    def load(self, key: K, /) -> V | None: ...
+    def store(self, key: K, value: V, /) -> Any: ...  # Any: what it returns is not looked at
+    def delete(self, key: K, /) -> Any: ...  # Any: as above
+
+
+class AsyncSource(Protocol[K, V]):
+    """The same as `Source`, as coroutines."""
+
+    async def load(self, key: K, /) -> V | None: ...
+    async def store(self, key: K, value: V, /) -> Any: ...  # Any: what it returns is not looked at
+    async def delete(self, key: K, /) -> Any: ...  # Any: as above

@@ -1,0 +1,322 @@
+"""What one cache knows in this process."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
+
+from .clock import Clock, in_nanoseconds
+from .errors import CacheClosed
+from .events import EventKind, Events
+from .fence import Fences, Pass
+from .flight import Flight, Gate
+from .memory.entry import Entry
+from .memory.table import Table
+from .policy import Policy
+from .stats import Stats, Tally
+
+Weigh = Callable[[Hashable, Any], int]  # Any: the value, of whatever type the cache holds
+
+_MOST_RECENT_TAGS = 4096
+
+
+class State:
+    """The table, the flights and the fences of one cache, and the atomic steps that need more than one of them.
+
+    One lock guards all three, so that a flight is published and retired in one step (L8) and an invalidation reaches
+    the entry and the flight together (I1). It is held around memory operations only, and it is re-entrant, since the
+    collector may run a finalizer that uses the cache while it is held.
+
+    Attributes:
+        arrivals: the number of the flight that began last.
+        recent_tags: the epoch at which a tag was invalidated while some flight or fence was under way. Loads that began
+            before it and turn out to carry the tag are too old, whether or not any entry carried it.
+        forgotten_epoch: invalidations up to this epoch are no longer told apart by tag.
+    """
+
+    def __init__(self, table: Table, *, clock: Clock | None, weigh: Weigh | None, name: str) -> None:
+        self.lock = threading.RLock()
+        self.table = table
+        self.name = name
+        self.clock_ns = in_nanoseconds(clock)
+        self.random = random.Random().random
+        self.weigh = weigh
+        self.events = Events()
+        self.flights: dict[Hashable, Flight] = {}
+        self.fences = Fences()
+        self.gates: dict[int, Gate] = {}
+        self.arrivals = 0
+        self.recent_tags: dict[object, int] = {}
+        self.forgotten_epoch = 0
+        self.is_closed = False
+        self.tally = Tally()
+        self.tallies = [self.tally]
+        self.loads = self.load_failures = self.load_total_ns = self.refreshes = self.bypasses = 0
+        self.stores = self.refused_stores = self.evictions = self.expirations = self.invalidations = 0
+
+    # By hand ----------------------------------------------------------------------------------------------------------
+
+    def find(self, key: Hashable, now_ns: int) -> Entry | None:
+        """Return the entry of `key` that may be served, fresh or stale, and note that it was read. Takes the lock."""
+        with self.lock:
+            entry = self.table.entries.get(key)
+            if entry is None or not self.table.is_alive(entry, now_ns):
+                return None
+            self.note_read(entry, now_ns)
+            return entry
+
+    def note_read(self, entry: Entry, now_ns: int) -> None:
+        """Let eviction and the idle ttl know of a hit; the lock is held."""
+        if entry.freq < 3:
+            entry.freq += 1
+        entry.read_ns = now_ns
+        if self.table.needs_touch:
+            self.table.eviction.touch(entry)
+
+    def store(self, entry: Entry, tags: Iterable[object], now_ns: int) -> None:
+        """Put a written value in, unless a write is under way; loads that began before it will not be stored (I2)."""
+        tags = tuple(tags)
+        key = entry.key
+        with self.lock:
+            self.check_open()
+            self.fences.disturb(key)
+            self.flights.pop(key, None)
+            if self.fences.covers(key, tags) or not self.table.fits(entry.weight):
+                self.table.remove(key)
+                kind = EventKind.REFUSED if self.table.fits(entry.weight) else EventKind.TOO_HEAVY
+            else:
+                self.table.put(entry, tags, now_ns)
+                self.stores += 1
+                kind = EventKind.STORED
+            gone = self.take_gone()
+        self.bury(gone)
+        if self.events.listeners:
+            self.events.emit(kind, key)
+
+    def invalidate(self, keys: Iterable[Hashable]) -> None:
+        """Take out `keys`, and let no load that began before be stored or joined (I1)."""
+        keys = tuple(keys)
+        with self.lock:
+            for key in keys:
+                self._drop(key)
+            self.invalidations += len(keys)
+            gone = self.take_gone()
+        self.bury(gone)
+        if self.events.listeners:
+            for key in keys:
+                self.events.emit(EventKind.INVALIDATED, key)
+
+    def invalidate_tags(self, tags: Iterable[object]) -> None:
+        """Let no entry and no load that carries one of `tags` be served, stored or joined (I2, I4)."""
+        tags = tuple(tags)
+        with self.lock:
+            self._drop_tags(tags)
+            self.invalidations += len(tags)
+        if self.events.listeners:
+            for tag in tags:
+                self.events.emit(EventKind.TAG_INVALIDATED, tag if isinstance(tag, Hashable) else None)
+
+    def clear(self) -> None:
+        """Take everything out; no load that began before is stored or joined."""
+        with self.lock:
+            for key in self.flights:
+                self.fences.disturb(key)
+            self.flights.clear()
+            removed = self.table.clear()
+            self.table.epoch += 1
+            self.forgotten_epoch = self.table.epoch
+            self.recent_tags.clear()
+        for entry in removed:
+            entry.drop()
+        if self.events.listeners:
+            self.events.emit(EventKind.CLEARED)
+
+    # Fences -----------------------------------------------------------------------------------------------------------
+
+    def enter_fence(self, keys: Iterable[Hashable], tags: Iterable[object]) -> Pass:
+        """Begin a write: from now until `leave_fence` nothing loaded is stored for its keys and tags (I3)."""
+        unique_keys, unique_tags = tuple(dict.fromkeys(keys)), tuple(dict.fromkeys(tags))
+        with self.lock:
+            self.check_open()
+            for key in unique_keys:
+                self._drop(key)
+            self._drop_tags(unique_tags)
+            permit = self.fences.enter(unique_keys, unique_tags, self.table.epoch)
+            gone = self.take_gone()
+        self.bury(gone)
+        return permit
+
+    def leave_fence(self, permit: Pass, entry: Entry | None = None, tags: Iterable[object] = ()) -> None:
+        """End a write, and invalidate what it wrote.
+
+        Args:
+            permit: what `enter_fence` returned.
+            entry: the written value, stored if no other write to its key was under way meanwhile (I5).
+            tags: the tags of `entry`.
+        """
+        tags = tuple(tags)
+        now_ns = self.clock_ns()
+        with self.lock:
+            may_store = (
+                entry is not None
+                and not self.is_closed
+                and self.table.fits(entry.weight)
+                and self.fences.was_alone(permit, entry.key)
+                and not self.is_overtaken(permit.epoch, tags)
+            )
+            self.fences.leave(permit)
+            for key in permit.keys:
+                self._drop(key)
+            self._drop_tags(permit.tags)
+            self.invalidations += len(permit.keys) + len(permit.tags)
+            if entry is not None and may_store and not self.fences.covers(entry.key, tags):
+                self.table.put(entry, tags, now_ns)
+                self.stores += 1
+            gone = self.take_gone()
+            self._prune_recent_tags()
+        self.bury(gone)
+        if self.events.listeners:
+            for key in permit.keys:
+                self.events.emit(EventKind.INVALIDATED, key, "written")
+            for tag in permit.tags:
+                self.events.emit(EventKind.TAG_INVALIDATED, str(tag), "written")
+
+    # Parts of atomic steps; the lock is held --------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raise `CacheClosed` after `close`."""
+        if self.is_closed:
+            raise CacheClosed(f"the cache {self.name!r} was closed; make a new Cache, or close this one later")
+
+    def is_overtaken(self, epoch: int, tags: Iterable[object]) -> bool:
+        """Tell whether one of `tags` was invalidated after `epoch`."""
+        if epoch == self.table.epoch:
+            return False
+        if epoch < self.forgotten_epoch:
+            return True
+        recent = self.recent_tags
+        return any(recent.get(tag, 0) > epoch for tag in tags)
+
+    def retire(self, flight: Flight) -> bool:
+        """Take `flight` off the register; tell whether it was still on it, so that its value may be stored."""
+        if self.flights.get(flight.key) is not flight:
+            return False
+        del self.flights[flight.key]
+        if self.recent_tags:
+            self._prune_recent_tags()
+        return True
+
+    def take_gone(self) -> list[tuple[EventKind | None, Entry]]:
+        """Take what left the table, to be given to `bury` outside the lock."""
+        gone = self.table.gone
+        if gone:
+            self.table.gone = []
+        return gone
+
+    def bury(self, gone: list[tuple[EventKind | None, Entry]]) -> None:
+        """Count what left the table, tell about it, and let go of the values. The lock is not held."""
+        for why, entry in gone:
+            if why is EventKind.EVICTED:
+                self.evictions += 1
+            elif why is EventKind.EXPIRED:
+                self.expirations += 1
+            if why is not None and self.events.listeners:
+                self.events.emit(why, entry.key)
+            entry.drop()
+
+    def _drop(self, key: Hashable) -> None:
+        self.fences.disturb(key)
+        self.flights.pop(key, None)
+        self.table.remove(key)
+
+    def _drop_tags(self, tags: tuple[object, ...]) -> None:
+        for tag in tags:
+            self.table.invalidate_tag(tag)
+            if self.flights or self.fences:
+                self.recent_tags[tag] = self.table.epoch
+        if len(self.recent_tags) > _MOST_RECENT_TAGS:
+            self.forgotten_epoch = self.table.epoch
+            self.recent_tags.clear()
+
+    def _prune_recent_tags(self) -> None:
+        if not self.flights and not self.fences:
+            self.recent_tags.clear()
+
+    # The whole --------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Stats:
+        """Return the counters as they are now."""
+        with self.lock:
+            tallies = list(self.tallies)
+            return Stats(
+                hits=sum(tally.hits for tally in tallies),
+                stale_hits=sum(tally.stale_hits for tally in tallies),
+                misses=sum(tally.misses for tally in tallies),
+                joins=sum(tally.joins for tally in tallies),
+                bypasses=self.bypasses,
+                loads=self.loads,
+                load_failures=self.load_failures,
+                load_seconds=self.load_total_ns / 1e9,
+                stores=self.stores,
+                refused_stores=self.refused_stores,
+                evictions=self.evictions,
+                expirations=self.expirations,
+                invalidations=self.invalidations,
+                refreshes=self.refreshes,
+                size=len(self.table.entries),
+                weight=self.table.weight,
+                flights=len(self.flights),
+            )
+
+    def new_tally(self) -> Tally:
+        """Return counters of their own for one function; they add up in `snapshot`."""
+        tally = Tally()
+        with self.lock:
+            self.tallies.append(tally)
+        return tally
+
+    def fold_tally(self, tally: Tally) -> None:
+        """Keep the sums of a function that is gone."""
+        with self.lock:
+            self.tallies.remove(tally)
+            self.tally.hits += tally.hits
+            self.tally.stale_hits += tally.stale_hits
+            self.tally.misses += tally.misses
+            self.tally.joins += tally.joins
+
+    def close(self) -> None:
+        """Refuse whatever comes later, and ask the loads under way to stop."""
+        with self.lock:
+            self.is_closed = True
+            flights = list(self.flights.values())
+        self.clear()
+        for flight in flights:
+            cancel = flight.first().cancel
+            if cancel is not None:
+                cancel()
+
+    def forget_the_parent(self) -> None:
+        """Begin anew in a forked child: the threads and loops that flew the flights are not here. The table stays."""
+        self.lock = threading.RLock()
+        self.flights = {}
+        self.gates = {}
+        self.fences = Fences()
+
+
+def make_entry(
+    state: State, key: Hashable, value: Any, policy: Policy, ttl_ns: int, now_ns: int, load_ns: int = 0
+) -> Entry:
+    """Return an entry for `value`, weighed, with its ttl shortened by a random share (`jitter`).
+
+    Runs the weigher, which is the user's code, so the lock is not held.
+    """
+    weight = 1 if state.weigh is None else state.weigh(key, value)
+    if policy.jitter and ttl_ns < 1 << 61:
+        ttl_ns -= int(ttl_ns * policy.jitter * state.random())
+    entry = Entry(key, value, policy, now_ns, now_ns + ttl_ns, load_ns, weight)
+    window_ns = max(policy.stale_while_revalidate_ns, policy.stale_if_error_ns)
+    if window_ns:
+        entry.expire_ns += window_ns
+    return entry
