@@ -11,7 +11,7 @@ from .policy import Policy
 from .repository import AsyncRepository, CacheAside, NoCache, Repository, WriteThrough
 from .sentinel import MISSING
 from .source import AsyncSource, Loaded, Source
-from .stats import CacheInfo, Stats
+from .stats import CacheInfo, Stats, Status
 
 __version__ = "0.1.0"
 
@@ -41,6 +41,7 @@ __all__ = [
     "Repository",
     "Source",
     "Stats",
+    "Status",
     "UsageError",
     "WriteThrough",
     "cached",

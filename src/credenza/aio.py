@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
 from ._typevars import K, V
 from .durations import Duration
-from .engine import Engine, Fetched, check_callable, check_tags, fetched
+from .engine import Engine, Fetched, check_callable, fetched
 from .flow.bulk import read_many
 from .flow.read import read
-from .keys import check_hashable
+from .keys import check_hashable, check_tags
 from .policy import PolicyOptions
 from .runtime.tasks import is_coroutine_function
 from .sentinel import MISSING, MissingType
@@ -52,9 +52,10 @@ class AsyncCache(Generic[K, V]):
     ) -> V:
         """See `Cache.get_or_load`. The loader may be a coroutine function or a plain one."""
         engine = self._engine
-        value = engine.fast(_hashable(key), engine.state.tally)
-        if value is not MISSING:
-            return cast("V", value)
+        if not options:
+            value = engine.fast(engine.state.table.entries, _hashable(key), engine.state.tally)
+            if value is not MISSING:
+                return cast("V", value)
         check_callable(loader)
         is_async = is_coroutine_function(loader)
         request = engine.request(_hashable(key), loader, timeout, tags, options, is_async=is_async)

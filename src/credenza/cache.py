@@ -13,16 +13,16 @@ from .aio import AsyncCache
 from .clock import Clock
 from .decorate import AsyncCachedFunction, CachedFunction, Decoration, Decorator, check_function
 from .durations import Duration
-from .engine import Engine, Fetched, check_callable, check_sync_loader, check_tags, fetched
+from .engine import Engine, Fetched, check_callable, check_sync_loader, fetched
 from .errors import ConfigurationError
 from .events import Listener
 from .flow.bulk import read_many
 from .flow.read import read
-from .keys import check_hashable
+from .keys import check_hashable, check_tags
 from .memory.table import Table
 from .policy import Policy, PolicyOptions
 from .repository import CacheAside, Repository, Strategy
-from .runtime.threads import drive
+from .runtime.base import block
 from .sentinel import MISSING, MissingType
 from .source import AsyncSource, BatchLoader, Loader, Source
 from .state import State, Weigh
@@ -55,7 +55,7 @@ class Cache(Generic[K, V]):
     Raises:
         ConfigurationError: an option is wrong or contradicts another.
 
-    Example:
+    Examples:
         >>> cache = Cache(maxsize=1_000, ttl="5m")
         >>> cache.get_or_load("user:42", lambda: "Ann")
         'Ann'
@@ -127,12 +127,13 @@ class Cache(Generic[K, V]):
             Exception: what the loader raised.
         """
         engine = self._engine
-        value = engine.fast(_hashable(key), engine.state.tally)
-        if value is not MISSING:
-            return cast("V", value)
+        if not options:
+            value = engine.fast(engine.state.table.entries, _hashable(key), engine.state.tally)
+            if value is not MISSING:
+                return cast("V", value)
         check_sync_loader(loader)
         request = engine.request(_hashable(key), loader, timeout, tags, options, is_async=False)
-        return cast("V", drive(read(engine.state, engine.threads, request)))
+        return cast("V", block(read(engine.state, engine.threads, request)))
 
     def fetch(
         self,
@@ -146,7 +147,7 @@ class Cache(Generic[K, V]):
         """Do as `get_or_load`, and tell where the value came from: what an `X-Cache` header says."""
         check_sync_loader(loader)
         request = self._engine.request(_hashable(key), loader, timeout, tags, options, is_async=False)
-        return fetched(request, cast("V", drive(read(self._engine.state, self._engine.threads, request))))
+        return fetched(request, cast("V", block(read(self._engine.state, self._engine.threads, request))))
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the fresh values that are at hand, by key."""
@@ -177,15 +178,14 @@ class Cache(Generic[K, V]):
         check_sync_loader(loader)
         engine = self._engine
         requests = [
-            engine.request(_hashable(key), loader, timeout, tags, options, is_async=False) for key in dict.fromkeys(keys)
+            engine.request(_hashable(key), loader, timeout, tags, options, is_async=False)
+            for key in dict.fromkeys(keys)
         ]
-        return cast("dict[K, V]", drive(read_many(engine.state, engine.threads, requests, loader)))
+        return cast("dict[K, V]", block(read_many(engine.state, engine.threads, requests, loader)))
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
-    def set(
-        self, key: K, value: V, *, ttl: Duration | None | MissingType = MISSING, tags: Iterable[str] = ()
-    ) -> None:
+    def set(self, key: K, value: V, *, ttl: Duration | None | MissingType = MISSING, tags: Iterable[str] = ()) -> None:
         """Store `value`. Loads of `key` that began before are not stored any more.
 
         Inside a `writing` block for the key or a tag nothing is stored, since the block invalidates it on leaving.
@@ -271,7 +271,7 @@ class Cache(Generic[K, V]):
         return self._engine.peek(_hashable(key)) is not MISSING
 
     def __len__(self) -> int:
-        return len(self._engine.state.table.entries)
+        return self._engine.state.table.size
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine.state.name!r}: {len(self)} entries, maxsize={self._engine.state.table.maxsize}>"
@@ -283,7 +283,9 @@ class Cache(Generic[K, V]):
     def cache_info(self) -> CacheInfo:
         """Return hits, misses, maxsize and currsize, as `functools.lru_cache` does; joined loads count as misses."""
         stats = self.stats()
-        return CacheInfo(stats.hits + stats.stale_hits, stats.misses + stats.joins, self._engine.state.table.maxsize, stats.size)
+        return CacheInfo(
+            stats.hits + stats.stale_hits, stats.misses + stats.joins, self._engine.state.table.maxsize, stats.size
+        )
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every event, in the thread where it happens; return what ends that.
@@ -346,7 +348,7 @@ def cached(
         maxsize: see `Cache`, as for `max_weight`, `weigher`, `eviction` and `clock`.
         options: see `Policy`.
 
-    Example:
+    Examples:
         >>> @cached(maxsize=1_000, ttl="1h")
         ... def square(number: int) -> int:
         ...     return number * number

@@ -15,9 +15,7 @@ def main() -> None:
     app = typer.Typer(name="credenza", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
     @app.callback(invoke_without_command=True)
-    def credenza(
-        *, version: bool = typer.Option(False, "--version", help="Print the version and exit.")
-    ) -> None:
+    def credenza(*, version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
         """A cache-aside library for Python services."""
         if version:
             typer.echo(importlib.metadata.version("credenza"))

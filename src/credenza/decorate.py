@@ -6,12 +6,13 @@ import functools
 import inspect
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
+from types import MethodType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from .engine import Engine
 from .errors import UsageError
 from .functions import AsyncFunctionCache, FunctionCache, Recipe
-from .keys import check_hashable
+from .hitpath import make_hit_path, may_have_hit_path
 from .policy import PolicyOptions
 from .source import Loaded
 from .stats import CacheInfo
@@ -201,86 +202,40 @@ class Decorator:
     ) -> Any:  # Any: one of the overloads' results
         check_function(function)
         policy = self._engine.policy.replace(options)
+        is_of_class = isinstance(function, classmethod)
+        if isinstance(function, classmethod):
+            function = function.__func__
         in_class = is_in_class_body(function)
         recipe = Recipe(self._engine, function, key=key, tags=tags, typed=typed, policy=policy, in_class=in_class)
         handle = AsyncFunctionCache(recipe) if recipe.is_async else FunctionCache(recipe)
         if in_class:
-            return CachedMethod(recipe, handle)
-        if not recipe.has_plain_keys:
-            call = _wrap_slow(recipe, handle)
-        elif isinstance(handle, AsyncFunctionCache):
-            call = _wrap_async(recipe, handle)
-        else:
-            call = _wrap_sync(recipe, handle)
+            return CachedMethod(recipe, handle, is_of_class=is_of_class)
+        call = make_hit_path(recipe, handle) if may_have_hit_path(recipe) else _wrap_slow(recipe, handle)
         return _dress(call, recipe, handle)
 
 
 def check_function(function: object) -> None:
     """Refuse what cannot be decorated, and say what to do instead."""
     if inspect.isclass(function):
-        raise UsageError(f"cached decorates functions, got the class {function.__qualname__}; decorate a function that makes one")
-    if isinstance(function, (classmethod, staticmethod)):
-        raise UsageError(f"put cached below {type(function).__name__}, next to the def, not above it")
+        raise UsageError(
+            f"cached decorates functions, got the class {function.__qualname__}; decorate a function that makes one"
+        )
+    if isinstance(function, staticmethod):
+        raise UsageError("put cached below staticmethod, next to the def, not above it")
+    if isinstance(function, classmethod):
+        return
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(f"{function!r} is a generator, which can be read only once; return a list instead")
     if not callable(function):
-        raise UsageError(f"cached decorates functions, got {function!r}; options are keyword arguments, as in cached(ttl=60)")
+        raise UsageError(
+            f"cached decorates functions, got {function!r}; options are keyword arguments, as in cached(ttl=60)"
+        )
 
 
 def is_in_class_body(function: Callable[..., Any]) -> bool:
     """Tell whether the function was defined in the body of a class, by its qualified name."""
     outer, _, _ = getattr(function, "__qualname__", "").rpartition(".")
     return bool(outer) and not outer.endswith("<locals>")
-
-
-def _wrap_sync(recipe: Recipe, handle: FunctionCache) -> Any:  # Any: a CachedFunction
-    """Return the function that answers calls with plain arguments; its first lines are the hit path."""
-    scope, tally, miss = recipe.scope, recipe.tally, handle.call
-    table, now_ns = recipe.engine.state.table, recipe.engine.state.clock_ns
-    find = table.entries.get
-
-    def call(*args: Any, **kwargs: Any) -> Any:  # Any: the decorated function's own arguments and result
-        if not kwargs:
-            try:
-                entry = find((scope, args))
-            except TypeError:
-                check_hashable(args, what="tuple of arguments")
-                raise
-            if entry is not None:
-                value = entry.value
-                if now_ns() < entry.fast_ns and entry.epoch == table.epoch:
-                    if entry.freq < 3:
-                        entry.freq += 1
-                    tally.hits += 1
-                    return value
-        return miss(*args, **kwargs)
-
-    return call
-
-
-def _wrap_async(recipe: Recipe, handle: AsyncFunctionCache) -> Any:  # Any: an AsyncCachedFunction
-    """Return the coroutine function that answers calls with plain arguments; its first lines are the hit path."""
-    scope, tally, miss = recipe.scope, recipe.tally, handle.call
-    table, now_ns = recipe.engine.state.table, recipe.engine.state.clock_ns
-    find = table.entries.get
-
-    async def call(*args: Any, **kwargs: Any) -> Any:  # Any: the decorated function's own arguments and result
-        if not kwargs:
-            try:
-                entry = find((scope, args))
-            except TypeError:
-                check_hashable(args, what="tuple of arguments")
-                raise
-            if entry is not None:
-                value = entry.value
-                if now_ns() < entry.fast_ns and entry.epoch == table.epoch:
-                    if entry.freq < 3:
-                        entry.freq += 1
-                    tally.hits += 1
-                    return value
-        return await miss(*args, **kwargs)
-
-    return call
 
 
 def _wrap_slow(recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) -> Any:  # Any: a cached function
@@ -306,16 +261,17 @@ def _dress(call: Any, recipe: Recipe, handle: FunctionCache | AsyncFunctionCache
     functools.update_wrapper(call, recipe.function)
     for name in _HELPERS:
         setattr(call, name, getattr(handle if name in _COLOURED else recipe, name))
-    weakref.finalize(call, recipe.engine.state.fold_tally, recipe.tally).atexit = False
+    weakref.finalize(call, recipe.engine.state.forget_function, recipe.tally, recipe.scope).atexit = False
     return call
 
 
 class CachedMethod:
     """The descriptor that a decorated method is; every instance has entries of its own and is held weakly."""
 
-    def __init__(self, recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) -> None:
+    def __init__(self, recipe: Recipe, handle: FunctionCache | AsyncFunctionCache, *, is_of_class: bool) -> None:
         self._recipe = recipe
         self._handle = handle
+        self._is_of_class = is_of_class
         self._call = _wrap_slow(recipe, handle)
         _dress(cast("Any", self), recipe, handle)
         _mark(self, recipe)
@@ -327,7 +283,11 @@ class CachedMethod:
         return self._call(*args, **kwargs)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:  # Any: this, or a bound cached function
-        return self if instance is None else BoundMethod(self._recipe, self._handle, self._call, instance)
+        bound_to = (owner or type(instance)) if self._is_of_class else instance
+        return self if bound_to is None else BoundMethod(self._recipe, self._handle, self._call, bound_to)
+
+    def __reduce__(self) -> str:
+        return self._recipe.function.__qualname__
 
 
 class BoundMethod:
@@ -345,6 +305,7 @@ class BoundMethod:
         self._recipe = recipe
         self.__self__ = instance
         self.__func__ = recipe.function
+        self.__doc__ = recipe.function.__doc__
         _mark(self, recipe)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # Any: the decorated method's own arguments and result
@@ -352,11 +313,24 @@ class BoundMethod:
 
     def __getattr__(self, name: str) -> Any:  # Any: a helper, or an attribute of the method
         if name == "__wrapped__":
-            return self.__func__.__get__(self.__self__)
+            return MethodType(self.__func__, self.__self__)
         if name not in _HELPERS:
             return getattr(self.__func__, name)
         helper = getattr(self._handle if name in _COLOURED else self._recipe, name)
         return helper if name in _HELPERS_OF_ALL_INSTANCES else functools.partial(helper, self.__self__)
+
+    def __repr__(self) -> str:
+        return f"<cached method {self.__func__.__qualname__} of {self.__self__!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        is_alike = isinstance(other, BoundMethod) and self.__func__ is other.__func__
+        return is_alike and self.__self__ is cast("BoundMethod", other).__self__
+
+    def __hash__(self) -> int:
+        return hash((id(self.__self__), self.__func__))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # Any: what pickle calls, and with what
+        return getattr, (self.__self__, self.__func__.__name__)
 
 
 def _mark(method: CachedMethod | BoundMethod, recipe: Recipe) -> None:

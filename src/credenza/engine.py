@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from .durations import Duration, nanoseconds_of
 from .errors import ConfigurationError, UsageError
-from .keys import check_hashable
+from .events import EventKind
+from .keys import check_hashable, check_tags
 from .memory.entry import Entry
 from .policy import Policy, ttl_ns_of
 from .runtime.tasks import Tasks, is_coroutine_function
@@ -19,7 +21,7 @@ from .runtime.threads import Threads
 from .runtime.workers import Workers
 from .sentinel import MISSING, MissingType
 from .state import State, make_entry
-from .stats import Tally
+from .stats import Status, Tally
 from .steps import Request
 
 V = TypeVar("V")
@@ -31,13 +33,13 @@ class Fetched(Generic[V]):
 
     Attributes:
         value: the value.
-        status: "hit", "miss", "stale", "joined" (somebody else's load) or "bypass" (straight from the source).
+        status: "hit", "miss", "stale", "joined" or "bypass"; see `Status`.
         age: how long ago it was stored, in seconds; 0.0 if it was loaded for this call.
         load_time: how long its load took, in seconds; 0.0 if it was at hand.
     """
 
     value: V
-    status: str
+    status: Status
     age: float
     load_time: float
 
@@ -51,7 +53,7 @@ class Engine:
         self.state = state
         self.policy = policy
         self.hire()
-        _engines.add(self)
+        _fork.add(self)
 
     def hire(self) -> None:
         """Take on new runtimes; those of a parent process have stayed there."""
@@ -59,12 +61,12 @@ class Engine:
         self.threads = Threads(workers)
         self.tasks = Tasks(workers)
 
-    def fast(self, key: Hashable, tally: Tally) -> Any:  # Any: a value of any type
-        """Return the value of `key` if a look at the clock is all that it takes, else `MISSING`. Takes no lock."""
+    def fast(self, entries: Mapping[Hashable, Entry], slot: Hashable, tally: Tally) -> Any:  # Any: any value
+        """Return the value at `slot` if a look at the clock is all that it takes, else `MISSING`. Takes no lock."""
         try:
-            entry = self.state.table.entries.get(key)
+            entry = entries.get(slot)
         except TypeError:
-            check_hashable(key)
+            check_hashable(slot)
             raise
         if entry is None:
             return MISSING
@@ -82,7 +84,7 @@ class Engine:
         state = self.state
         now_ns = state.clock_ns()
         with state.lock:
-            entry = state.table.entries.get(key)
+            entry = state.table.find(key)
             if entry is None or entry.is_absent or now_ns >= entry.fresh_ns or not state.table.is_alive(entry, now_ns):
                 return MISSING
             return self._copied(entry)
@@ -90,15 +92,15 @@ class Engine:
     def get(self, key: Hashable) -> Any:  # Any: a value of any type
         """Return the fresh value of `key`, else `MISSING`, and count it."""
         state, tally = self.state, self.state.tally
-        value = self.fast(key, tally)
+        value = self.fast(state.table.entries, key, tally)
         if value is not MISSING:
             return value
         now_ns = state.clock_ns()
         with state.lock:
             state.check_open()
-            entry = state.table.entries.get(key)
+            entry = state.table.find(key)
             if entry is not None and not state.table.is_alive(entry, now_ns):
-                state.table.expire(entry)
+                state.table.take_out(entry, EventKind.EXPIRED)
                 entry = None
             if entry is not None and now_ns < entry.fresh_ns and not entry.is_absent:
                 state.note_read(entry, now_ns)
@@ -135,15 +137,10 @@ class Engine:
     ) -> Request:
         """Return what a call by hand asks for."""
         check_hashable(key)
-        return Request(
-            key,
-            loader,
-            self.policy.replace(options),
-            check_tags(tags) if tags else (),
-            self.state.tally,
-            timeout_ns_of(timeout),
-            is_async=is_async,
-        )
+        tags = check_tags(tags) if tags else ()
+        request = Request(key, loader, self.policy.replace(options), tags, self.state.tally, is_async)
+        request.timeout_ns = timeout_ns_of(timeout)
+        return request
 
     def _copied(self, entry: Entry) -> Any:  # Any: a value of any type
         return _copy(entry.policy, entry.value)
@@ -156,17 +153,6 @@ def _copy(policy: Policy, value: Any) -> Any:  # Any: a value of any type
 def fetched(request: Request, value: V) -> Fetched[V]:
     """Return what a request brought, with where it came from."""
     return Fetched(value, request.status, request.age_ns / 1e9, request.load_ns / 1e9)
-
-
-def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """Return the tags as a tuple; a lone str is refused, as it would be taken for its letters."""
-    if isinstance(tags, str):
-        raise UsageError(f"tags is a collection of tags, got the str {tags!r}; write tags=[{tags!r}]")
-    unique = tuple(dict.fromkeys(tags))
-    for tag in unique:
-        if not isinstance(tag, str):
-            raise UsageError(f"a tag is a str, got {tag!r}; write it as one, such as 'user:42'")
-    return unique
 
 
 def timeout_ns_of(timeout: Duration | None) -> int | None:
@@ -192,35 +178,48 @@ def check_callable(loader: object) -> None:
         return
     if isinstance(loader, CoroutineType):
         loader.close()
-        raise UsageError(f"a loader is called when it is needed, got a coroutine; pass the function {loader.__name__!r} itself")
+        raise UsageError(
+            f"a loader is called when it is needed, got a coroutine; pass the function {loader.__name__!r} itself"
+        )
     raise UsageError(f"a loader must be callable, got {loader!r}; pass a function, or a lambda that returns the value")
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 """Every cache of the process, since a fork has to reach all of them."""
 
-_held: list[Engine] = []
-"""Those whose locks a fork that is under way holds, so that no child gets a table in the middle of a step."""
+
+class _Fork:
+    """Holds the locks of all caches while the process forks, so that no child gets a table in the middle of a step."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()  # of one fork at a time; guards _held and the set of engines
+        self._held: list[Engine] = []
+
+    def add(self, engine: Engine) -> None:
+        with self._turn:
+            _engines.add(engine)
+
+    def before(self) -> None:
+        self._turn.acquire()
+        self._held = list(_engines)
+        for engine in self._held:
+            engine.state.lock.acquire()
+
+    def after_in_parent(self) -> None:
+        for engine in self._held:
+            engine.state.lock.release()
+        self._held = []
+        self._turn.release()
+
+    def after_in_child(self) -> None:
+        for engine in self._held:
+            engine.state.forget_the_parent()
+            engine.hire()
+        self._held = []
+        self._turn = threading.Lock()
 
 
-def _before_fork() -> None:
-    _held.extend(_engines)
-    for engine in _held:
-        engine.state.lock.acquire()
-
-
-def _after_fork_in_parent() -> None:
-    for engine in _held:
-        engine.state.lock.release()
-    _held.clear()
-
-
-def _after_fork_in_child() -> None:
-    _held.clear()
-    for engine in list(_engines):
-        engine.state.forget_the_parent()
-        engine.hire()
-
+_fork = _Fork()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_fork.before, after_in_parent=_fork.after_in_parent, after_in_child=_fork.after_in_child)

@@ -71,6 +71,8 @@ def copy_exception(error: BaseException) -> BaseException:
         twin = kind.__new__(kind, *arguments)
         native.__init__(twin, *arguments)
         if state:
+            if "__notes__" in state:
+                state = {**state, "__notes__": list(state["__notes__"])}
             BaseException.__setstate__(twin, state)
     except Exception:
         return error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextvars import ContextVar
 from typing import Any, Final
 
 from .errors import DeadlockError
-from .policy import Policy
 
 PENDING: Final = 0
 LANDED: Final = 1
@@ -59,55 +59,40 @@ class Flight:
         crew: the flights of the same bulk load, None for a single one. `cancel`, `gate`, `task` and `waits_for` are
             those of the first.
         parent: the flight whose loader led this one and waits for it.
+        loans: how many waits of its loader its place in the gate is lent for.
+        blocks: event loops whose thread waits for it in a sync call.
+        was_closed: the cache was closed, which stopped it.
         gate: where it holds a place among the concurrent loads.
         signal: made for the first who has to wait.
         was_overtaken: an invalidation made the value too old for callers that came after it.
     """
 
-    __slots__ = (
-        "began_ns",
-        "cancel",
-        "crew",
-        "deadline_ns",
-        "epoch",
-        "error",
-        "gate",
-        "home",
-        "is_fenced",
-        "is_kept",
-        "key",
-        "load_ns",
-        "number",
-        "outcome",
-        "parent",
-        "signal",
-        "task",
-        "value",
-        "waiters",
-        "waits_for",
-        "was_overtaken",
-    )
+    deadline_ns: int = _NEVER_NS
+    outcome: int = PENDING
+    value: Any = None  # Any: a value of any type
+    error: BaseException | None = None
+    waiters: int = 1
+    load_ns: int = 0
+    is_kept: bool = False
+    is_fenced: bool = False
+    was_overtaken: bool = False
+    signal: Signal | None = None
+    parent: Flight | None = None
+    gate: Gate | None = None
+    crew: tuple[Flight, ...] | None = None
+    home: Any = None  # Any: an event loop, of whatever make
+    cancel: Callable[[], None] | None = None
+    task: object = None
+    waits_for: list[Flight] | None = None
+    loans: int = 0
+    blocks: tuple[object, ...] = ()
+    was_closed: bool = False
 
-    def __init__(self, key: Hashable, number: int, epoch: int, policy: Policy, now_ns: int) -> None:
+    def __init__(self, key: Hashable, number: int, epoch: int, now_ns: int) -> None:
         self.key = key
         self.number = number
         self.epoch = epoch
         self.began_ns = now_ns
-        self.deadline_ns = _NEVER_NS if policy.load_timeout_ns is None else now_ns + policy.load_timeout_ns
-        self.outcome = PENDING
-        self.value: Any = None  # Any: a value of any type
-        self.waiters = 1
-        self.load_ns = 0
-        self.is_kept = self.is_fenced = self.was_overtaken = False
-        self.error: BaseException | None = None
-        self.signal: Signal | None = None
-        self.parent: Flight | None = None
-        self.gate: Gate | None = None
-        self.crew: tuple[Flight, ...] | None = None
-        self.home: Any = None  # Any: an event loop, of whatever make
-        self.cancel: Callable[[], None] | None = None
-        self.task: object = None
-        self.waits_for: list[Flight] | None = None
 
     def has_deadline(self) -> bool:
         """Tell whether the load has a time limit."""
@@ -116,15 +101,6 @@ class Flight:
     def is_wanted(self) -> bool:
         """Tell whether somebody wants what the load brings, for this key or another of the same bulk load."""
         return any(member.waiters > 0 or member.is_kept for member in self.crew or (self,))
-
-    def holds(self, gate: Gate) -> bool:
-        """Tell whether this flight, or one that waits for it, has a place in `gate`: a second one could deadlock."""
-        flight: Flight | None = self
-        while flight is not None:
-            if flight.gate is gate:
-                return True
-            flight = flight.parent
-        return False
 
     def first(self) -> Flight:
         """Return the flight that stands for the whole load."""
@@ -142,15 +118,27 @@ class Flight:
             self.waits_for = []
         self.waits_for.append(other)
         try:
-            check_progress(other, self, stuck_loop)
+            for loop in (stuck_loop, *self._blocked_loops()):
+                check_progress(other, self, loop)
         except DeadlockError:
             self.waits_for.remove(other)
             raise
+        if self.gate is not None:
+            self.gate.lend(self)
 
     def done_waiting(self, other: Flight) -> None:
         """Take back `wait_for`."""
         if self.waits_for is not None:
             self.waits_for.remove(other)
+        if self.loans and self.gate is not None:
+            self.gate.take_back(self)
+
+    def _blocked_loops(self) -> Iterator[object]:
+        """Yield the loops that cannot go on until this flight ends."""
+        flight: Flight | None = self
+        while flight is not None:
+            yield from flight.blocks
+            flight = flight.parent
 
 
 loading: ContextVar[Flight | None] = ContextVar("credenza_loading", default=None)
@@ -188,33 +176,66 @@ def _reachable(flight: Flight) -> Iterator[Flight]:
 
 
 class Gate:
-    """Lets a number of loads through at a time; the others queue in order. The state's lock guards it."""
+    """Lets a number of loads through at a time; the others queue in order. Thread-safe.
 
-    __slots__ = ("_free", "_queue")
+    A load whose loader waits for another load presses nothing meanwhile, so it lends its place: else loads that wait for
+    each other could fill the gate. When the wait is over it takes a place at once, even if that is one too many.
+    """
+
+    __slots__ = ("_free", "_lock", "_queue", "holders")
 
     def __init__(self, limit: int) -> None:
+        self._lock = threading.Lock()  # guards all that follows
         self._free = limit
-        self._queue: deque[Signal] = deque()
+        self._queue: deque[tuple[Flight, Signal]] = deque()
+        self.holders: list[Flight] = []
 
-    def enter(self) -> Signal | None:
+    def enter(self, flight: Flight) -> Signal | None:
         """Take a place, or a place in the queue: a signal that is set when it is one's turn."""
-        if self._free:
-            self._free -= 1
-            return None
-        turn = Signal()
-        self._queue.append(turn)
-        return turn
+        with self._lock:
+            if self._free > 0:
+                self._hand_to(flight)
+                return None
+            turn = Signal()
+            self._queue.append((flight, turn))
+            return turn
 
-    def leave(self) -> None:
-        """Give the place to the next in the queue."""
-        if self._queue:
-            self._queue.popleft().set()
-        else:
-            self._free += 1
+    def leave(self, flight: Flight) -> None:
+        """Give up the place, or the wait for it; the next in the queue has it then."""
+        with self._lock:
+            if flight in self.holders:
+                self.holders.remove(flight)
+                self._free += not flight.loans
+                flight.gate = None
+            else:
+                self._queue = deque(waiting for waiting in self._queue if waiting[0] is not flight)
+            self._call_next()
 
-    def give_up(self, turn: Signal) -> None:
-        """Leave the queue, or the place if the turn had just come."""
-        if turn.is_set:
-            self.leave()
-        else:
-            self._queue.remove(turn)
+    def lend(self, flight: Flight) -> None:
+        """Let others have the place of `flight` while its loader waits; counted, as it may wait for several at once."""
+        with self._lock:
+            flight.loans += 1
+            self._free += flight.loans == 1
+            self._call_next()
+
+    def take_back(self, flight: Flight) -> None:
+        """End one `lend`."""
+        with self._lock:
+            flight.loans -= 1
+            self._free -= not flight.loans and flight.gate is self
+
+    def ahead_of(self, flight: Flight) -> list[Flight]:
+        """Return the flights that have to go on before `flight` gets its turn."""
+        with self._lock:
+            return self.holders + [waiting for waiting, _ in self._queue if waiting is not flight]
+
+    def _hand_to(self, flight: Flight) -> None:
+        self._free -= 1
+        self.holders.append(flight)
+        flight.gate = self
+
+    def _call_next(self) -> None:
+        while self._queue and self._free > 0:
+            flight, turn = self._queue.popleft()
+            self._hand_to(flight)
+            turn.set()

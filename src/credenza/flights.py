@@ -11,8 +11,8 @@ from .flow.read import read
 from .keys import check_hashable
 from .memory.table import Table
 from .policy import Policy
+from .runtime.base import block
 from .runtime.tasks import is_coroutine_function
-from .runtime.threads import drive
 from .state import State
 from .steps import Request
 
@@ -27,7 +27,7 @@ class Flights:
     Args:
         max_concurrent_loads: how many calls of different keys may run at once; others queue.
 
-    Example:
+    Examples:
         >>> flights = Flights()
         >>> flights.do("report", lambda: "computed once")
         'computed once'
@@ -54,7 +54,7 @@ class Flights:
         """
         check_sync_loader(function)
         request = _request(self._engine, key, function, timeout, is_async=False)
-        return cast("T", drive(read(self._engine.state, self._engine.threads, request)))
+        return cast("T", block(read(self._engine.state, self._engine.threads, request)))
 
     def forget(self, key: Hashable) -> None:
         """Let the next call for `key` run anew; those that wait for the one under way still get its result."""
@@ -70,9 +70,7 @@ class AsyncFlights:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def do(
-        self, key: Hashable, function: Callable[[], Awaitable[T]], *, timeout: Duration | None = None
-    ) -> T:
+    async def do(self, key: Hashable, function: Callable[[], Awaitable[T]], *, timeout: Duration | None = None) -> T:
         """See `Flights.do`. A plain function runs in a worker thread."""
         check_callable(function)
         is_async = is_coroutine_function(function)
@@ -84,5 +82,6 @@ def _request(
     engine: Engine, key: Hashable, function: Callable[[], Any], timeout: Duration | None, *, is_async: bool
 ) -> Request:  # Any: what the user's function returns
     check_hashable(key)
-    tally = engine.state.tally
-    return Request(key, function, engine.policy, (), tally, timeout_ns_of(timeout), is_async=is_async, keeps=False)
+    request = Request(key, function, engine.policy, (), engine.state.tally, is_async)
+    request.timeout_ns, request.keeps = timeout_ns_of(timeout), False
+    return request

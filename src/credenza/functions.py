@@ -8,13 +8,14 @@ import functools
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from typing import Any
 
-from .engine import Engine, check_tags
+from .engine import Engine
 from .errors import ConfigurationError, NotFound, UsageError
-from .flow.read import read
-from .keys import Binder, Instances, Scope, Template, check_hashable
+from .flow.read import AGAIN, attempt, finish, read
+from .keys import Binder, Instances, Template, check_hashable, check_tags
+from .memory.table import Scope
 from .policy import Policy
+from .runtime.base import block
 from .runtime.tasks import is_coroutine_function
-from .runtime.threads import drive
 from .sentinel import MISSING
 from .stats import CacheInfo
 from .steps import Request
@@ -51,14 +52,18 @@ class Recipe:
         self.policy = policy
         self.is_async = is_coroutine_function(function)
         self.is_method = False
-        self.scope = Scope(f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}")
+        self.scope = Scope(
+            f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
+        )
         self.tally = engine.state.new_tally()
-        self._binder = Binder(function)
+        self.binder = Binder(function)
+        self._has_one_argument = len(self.binder.names) == 1
         self._instances = Instances()
         self._typed = typed
         self._key = self._key_maker(key)
         self._tags = [self._template(tag) for tag in check_tags(tags)]
-        self.has_plain_keys = key is None and not typed and self._binder.has_only_positional and not in_class
+        has_parameters = self.binder.has_only_positional and not in_class
+        self.has_plain_keys = key is None and not typed and not self._tags and has_parameters
 
     def _key_maker(self, key: str | Callable[..., Hashable] | None) -> KeyMaker | None:
         if key is None:
@@ -74,12 +79,12 @@ class Recipe:
         if not template.fields:
             constant = template.render(())
             return lambda bound: constant
-        values_of = self._binder.values_of(template)
+        values_of = self.binder.values_of(template)
         return lambda bound: template.render(values_of(bound))
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Hashable, tuple[Any, ...]]:
         """Return the key of a call, and its arguments in the order of the parameters."""  # Any: a call's arguments
-        bound = self._binder.bind(args, kwargs)
+        bound = self.binder.bind(args, kwargs)
         key = self._key
         if isinstance(key, _Unpacked):
             made = key.function(*args, **kwargs)
@@ -96,18 +101,28 @@ class Recipe:
                 '"user:{user.id}", or a callable of the arguments'
             ) from error
         if self._typed:
-            return (self.scope, named, tuple(map(type, named))), bound
-        return (self.scope, named), bound
+            return (self.scope, (named, self.binder.types_of(bound))), bound
+        return (self.scope, named[0] if self._has_one_argument else named), bound
 
-    def request(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_forced: bool = False) -> Request:
+    def fast(self, key: Hashable) -> Any:  # Any: a value of any type
+        """Return the value of a key of this function if a look at the clock is all that it takes, else `MISSING`."""
+        if self._key is None:
+            slot = key[1]  # type: ignore[index]  # a key of a scope is a pair
+            return self.engine.fast(self.scope.entries, slot, self.tally)
+        return self.engine.fast(self.engine.state.table.entries, key, self.tally)
+
+    def request(self, key: Hashable, bound: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
         """Return what a call asks for."""  # Any: a call's arguments
-        key, bound = self.key_of(args, kwargs)
-        tags: tuple[object, ...] = (self.scope,)
+        tags: tuple[object, ...] = () if self._key is None else (self.scope,)
         if self._tags:
             tags += tuple(dict.fromkeys(tag(bound) for tag in self._tags))
         loader = functools.partial(self.function, *args, **kwargs)
-        return Request(key, loader, self.policy, tags, self.tally, is_async=self.is_async, is_forced=is_forced)
+        return Request(key, loader, self.policy, tags, self.tally, self.is_async)
 
+    def quick_request(self, slot: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        """Return what a call asks for whose key is `(scope, slot)`, and which has no tags."""  # Any: a call's arguments
+        loader = functools.partial(self.function, *args, **kwargs)
+        return Request((self.scope, slot), loader, self.policy, (), self.tally, self.is_async)
 
     def key_for(self, *args: Any, **kwargs: Any) -> Hashable:  # Any: a call's arguments
         """Return the key of these arguments."""
@@ -125,13 +140,19 @@ class Recipe:
     def cache_info(self) -> CacheInfo:
         """Return hits, misses, maxsize and currsize of this function; joined loads count as misses."""
         state, tally = self.engine.state, self.tally
-        with state.lock:
-            size = state.table.tags.count_of(self.scope)
+        if self._key is None:
+            size = len(self.scope.entries)
+        else:
+            with state.lock:
+                size = state.table.tags.count_of(self.scope)
         return CacheInfo(tally.hits + tally.stale_hits, tally.misses + tally.joins, state.table.maxsize, size)
 
     def cache_clear(self) -> None:
-        """Forget all results of this function, in constant time."""
-        self.engine.state.invalidate_tags((self.scope,))
+        """Forget all results of this function."""
+        if self._key is None:
+            self.engine.state.clear_scope(self.scope)
+        else:
+            self.engine.state.invalidate_tags((self.scope,))
 
 
 class _Unpacked:
@@ -156,13 +177,27 @@ class FunctionCache:
 
     def call(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
         """Return the result for these arguments, loading it if it is not at hand."""
+        recipe = self._recipe
+        key, bound = recipe.key_of(args, kwargs)
+        value = recipe.fast(key)
+        if value is not MISSING:
+            return value
+        engine = recipe.engine
+        return block(read(engine.state, engine.threads, recipe.request(key, bound, args, kwargs)))
+
+    def miss(self, slot: Hashable, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
+        """Do as `call` for arguments whose key is `(scope, slot)`."""
         engine = self._recipe.engine
-        return drive(read(engine.state, engine.threads, self._recipe.request(args, kwargs)))
+        request = self._recipe.quick_request(slot, args, kwargs)
+        value = attempt(engine.state, engine.threads, request)
+        return value if value is not AGAIN else block(finish(engine.state, engine.threads, request))
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
         """Load now, even if a fresh value is at hand."""
-        engine = self._recipe.engine
-        return drive(read(engine.state, engine.threads, self._recipe.request(args, kwargs, is_forced=True)))
+        recipe, engine = self._recipe, self._recipe.engine
+        request = recipe.request(*recipe.key_of(args, kwargs), args, kwargs)
+        request.is_forced = True
+        return block(read(engine.state, engine.threads, request))
 
     def many(self, *arguments: Any) -> dict[Any, Any]:  # Any: the only argument's values, and the results
         """Return the results for many values of the only argument, without those that are not found."""
@@ -184,13 +219,27 @@ class AsyncFunctionCache:
 
     async def call(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
         """Return the result for these arguments, loading it if it is not at hand."""
+        recipe = self._recipe
+        key, bound = recipe.key_of(args, kwargs)
+        value = recipe.fast(key)
+        if value is not MISSING:
+            return value
+        engine = recipe.engine
+        return await read(engine.state, engine.tasks, recipe.request(key, bound, args, kwargs))
+
+    async def miss(self, slot: Hashable, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
+        """Do as `call` for arguments whose key is `(scope, slot)`."""
         engine = self._recipe.engine
-        return await read(engine.state, engine.tasks, self._recipe.request(args, kwargs))
+        request = self._recipe.quick_request(slot, args, kwargs)
+        value = attempt(engine.state, engine.tasks, request)
+        return value if value is not AGAIN else await finish(engine.state, engine.tasks, request)
 
     async def refresh(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
         """Load now, even if a fresh value is at hand."""
-        engine = self._recipe.engine
-        return await read(engine.state, engine.tasks, self._recipe.request(args, kwargs, is_forced=True))
+        recipe, engine = self._recipe, self._recipe.engine
+        request = recipe.request(*recipe.key_of(args, kwargs), args, kwargs)
+        request.is_forced = True
+        return await read(engine.state, engine.tasks, request)
 
     async def many(self, *arguments: Any) -> dict[Any, Any]:  # Any: the only argument's values, and the results
         """Return the results for many values of the only argument, without those that are not found.

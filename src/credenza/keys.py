@@ -10,7 +10,7 @@ import re
 import string
 import uuid
 import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any  # Any: arguments of calls, whatever they are
 
 from .errors import ConfigurationError, UsageError
@@ -20,14 +20,25 @@ _PUNCTUATION_OF_PLAIN_TEXT = ".@+-"
 _WRITTEN_BY_STR = (uuid.UUID, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta)
 
 
-def check_hashable(key: Hashable, *, what: str = "key") -> None:
+def check_hashable(key: object, *, what: str = "key") -> None:
     """Raise `UsageError` if `key` cannot be hashed; an error out of a `__hash__` of the user's own passes."""
     try:
         hash(key)
     except TypeError as error:
         raise UsageError(
-            f"a {what} must be hashable, got {key!r} ({error}); use a str, an int or a tuple, or make one with key="
+            f"a {what} must be hashable, got {key!r} ({error}); use a str, an int or a tuple, or pass a template or a callable as key="
         ) from error
+
+
+def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """Return the tags as a tuple; a lone str is refused, as it would be taken for its letters."""
+    if isinstance(tags, str):
+        raise UsageError(f"tags is a collection of tags, got the str {tags!r}; write tags=[{tags!r}]")
+    unique = tuple(dict.fromkeys(tags))
+    for tag in unique:
+        if not isinstance(tag, str):
+            raise UsageError(f"a tag is a str, got {tag!r}; write it as one, such as 'user:42'")
+    return unique
 
 
 class Template:
@@ -92,21 +103,22 @@ class Template:
 
     def _render_value(self, value: object) -> str:
         if isinstance(value, enum.Enum):
-            return f"{type(value).__module__}.{type(value).__qualname__}({value.name})"
+            member = value.name if value.name is not None else repr(value.value)  # flags without a name have a value
+            return f"{type(value).__module__}.{type(value).__qualname__}({member})"
         if value is None or isinstance(value, bool):
             return repr(value)
         if isinstance(value, int):
             return int.__repr__(value)
         if isinstance(value, str):
-            plain = self._plain(value) and value not in _WORDS_THAT_ARE_VALUES
-            return str(value) if plain else _quoted(value)
+            text = str.__str__(value)  # of a subclass its text, whatever it says of itself
+            return text if self._plain(text) and text not in _WORDS_THAT_ARE_VALUES else _quoted(text)
         if isinstance(value, bytes):
-            return repr(bytes(value))
+            return bytes.__repr__(value)
         if isinstance(value, (tuple, list)):
             opening, closing = "()" if isinstance(value, tuple) else "[]"
             return opening + ",".join(map(self._render_value, value)) + closing
-        if isinstance(value, (float, complex)):
-            return f"{type(value).__name__}({value!r})"
+        if isinstance(value, float):
+            return f"float({float.__repr__(value)})"
         if isinstance(value, _WRITTEN_BY_STR):
             return f"{type(value).__name__}({value})"
         raise UsageError(
@@ -119,29 +131,17 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-class Scope:
-    """Sets the keys of one cached function apart from all others; equal only to itself."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"<{self.name}>"
-
-
 class Binder:
     """Turns the arguments of a call into one tuple, the same however they were passed.
 
     `f(1)`, `f(user_id=1)` and, with the default 1, `f()` give the same tuple.
     """
 
-    __slots__ = ("_defaults", "_least", "_signature", "has_only_positional", "names")
+    __slots__ = ("_defaults", "_least", "_signature", "has_only_positional", "names", "parameters")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._signature = inspect.signature(function)
-        parameters = list(self._signature.parameters.values())
+        parameters = self.parameters = tuple(self._signature.parameters.values())
         self.names = tuple(parameter.name for parameter in parameters)
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self.has_only_positional = all(parameter.kind in positional for parameter in parameters)
@@ -158,6 +158,18 @@ class Binder:
             tuple(sorted(value.items())) if isinstance(value, dict) and self._collects_keywords(name) else value
             for name, value in bound.arguments.items()
         )
+
+    def types_of(self, bound: tuple[Any, ...]) -> tuple[type, ...]:
+        """Return the types of all arguments, those in `*args` and `**kwargs` one by one."""
+        types: list[type] = []
+        for parameter, value in zip(self.parameters, bound, strict=True):
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                types.extend(map(type, value))
+            elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                types.extend(type(item) for _, item in value)
+            else:
+                types.append(type(value))
+        return tuple(types)
 
     def _collects_keywords(self, name: str) -> bool:
         return self._signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
@@ -187,6 +199,18 @@ def _follow(value: Any, attributes: Sequence[str]) -> Any:
     return value
 
 
+class Token:
+    """Stands for one instance; equal only to itself."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<a {self.name}>"
+
+
 class Instances:
     """Stands in for the instances whose methods are cached, so that no key keeps one of them alive.
 
@@ -196,9 +220,9 @@ class Instances:
     __slots__ = ("_tokens",)
 
     def __init__(self) -> None:
-        self._tokens: dict[int, tuple[weakref.ref[object], Scope]] = {}
+        self._tokens: dict[int, tuple[weakref.ref[object], Token]] = {}
 
-    def token_of(self, instance: object) -> Scope:
+    def token_of(self, instance: object) -> Token:
         """Return the stand-in of `instance`.
 
         Raises:
@@ -215,7 +239,7 @@ class Instances:
                 f"a cached method is keyed by its instance, held weakly, and {type(instance).__qualname__} forbids that; "
                 'add "__weakref__" to its __slots__, or pass key= with a template that names what tells instances apart'
             ) from error
-        record = (reference, Scope(type(instance).__qualname__))
+        record = (reference, Token(type(instance).__qualname__))
         while True:
             current = self._tokens.setdefault(number, record)
             if current[0]() is instance:

@@ -89,18 +89,23 @@ class Policy:
     idle_ttl_ns: int = field(init=False, repr=False, compare=False)
     stale_while_revalidate_ns: int = field(init=False, repr=False, compare=False)
     stale_if_error_ns: int = field(init=False, repr=False, compare=False)
+    stale_window_ns: int = field(init=False, repr=False, compare=False)
     error_backoff_ns: int = field(init=False, repr=False, compare=False)
     negative_ttl_ns: int = field(init=False, repr=False, compare=False)
     soft_timeout_ns: int | None = field(init=False, repr=False, compare=False)
     load_timeout_ns: int | None = field(init=False, repr=False, compare=False)
+    has_own_ttl: bool = field(init=False, repr=False, compare=False)
+    """True where the value decides on its ttl: `ttl` is a callable."""
     is_plain: bool = field(init=False, repr=False, compare=False)
     """True where a hit needs nothing but a look at the clock."""
 
     def __post_init__(self) -> None:
         self._derive("ttl_ns", FOREVER_NS if self.ttl is None or callable(self.ttl) else ttl_ns_of(self.ttl))
+        self._derive("has_own_ttl", callable(self.ttl))
         self._derive("idle_ttl_ns", _positive("idle_ttl", self.idle_ttl) or 0)
         for name in ("stale_while_revalidate", "stale_if_error", "negative_ttl"):
             self._derive(f"{name}_ns", _not_negative(name, getattr(self, name)))
+        self._derive("stale_window_ns", max(self.stale_while_revalidate_ns, self.stale_if_error_ns))
         self._derive("error_backoff_ns", _positive("error_backoff", self.error_backoff) or 0)
         for name in ("soft_timeout", "load_timeout"):
             self._derive(f"{name}_ns", _positive(name, getattr(self, name)))
@@ -117,7 +122,9 @@ class Policy:
             return self
         unknown = sorted(set(changes) - _OPTIONS)
         if unknown:
-            raise ConfigurationError(f"there is no option {unknown[0]!r}; the options are {', '.join(sorted(_OPTIONS))}")
+            raise ConfigurationError(
+                f"there is no option {unknown[0]!r}; the options are {', '.join(sorted(_OPTIONS))}"
+            )
         return dataclasses.replace(self, **changes)
 
     def _derive(self, name: str, value: object) -> None:
@@ -127,12 +134,16 @@ class Policy:
         for name, most in (("jitter", 1.0), ("early_refresh", None)):
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, (int, float)) or number != number or number < 0:
-                raise ConfigurationError(f"{name} must be a number of at least 0, got {number!r}; use 0 to switch it off")
+                raise ConfigurationError(
+                    f"{name} must be a number of at least 0, got {number!r}; use 0 to switch it off"
+                )
             if most is not None and number > most:
                 raise ConfigurationError(f"{name} is a share between 0 and 1, got {number!r}")
         loads = self.max_concurrent_loads
         if loads is not None and (isinstance(loads, bool) or not isinstance(loads, int) or loads < 1):
-            raise ConfigurationError(f"max_concurrent_loads must be an int of at least 1, got {loads!r}; use None for no limit")
+            raise ConfigurationError(
+                f"max_concurrent_loads must be an int of at least 1, got {loads!r}; use None for no limit"
+            )
         if self.copy is not None and not callable(self.copy):
             raise ConfigurationError(f"copy must be a callable such as copy.deepcopy, got {self.copy!r}")
 
@@ -140,14 +151,20 @@ class Policy:
         if self.coherence not in _COHERENCE:
             raise ConfigurationError(f"coherence must be one of {_COHERENCE}, got {self.coherence!r}")
         if self.on_fence_failure is not None and self.on_fence_failure not in _ON_FENCE_FAILURE:
-            raise ConfigurationError(f"on_fence_failure must be one of {_ON_FENCE_FAILURE}, got {self.on_fence_failure!r}")
+            raise ConfigurationError(
+                f"on_fence_failure must be one of {_ON_FENCE_FAILURE}, got {self.on_fence_failure!r}"
+            )
 
     def _check_contradictions(self) -> None:
         if self.soft_timeout_ns is not None and not (self.stale_if_error_ns or self.stale_while_revalidate_ns):
             raise ConfigurationError(
                 "soft_timeout serves a stale value, and none is kept; set stale_if_error (or stale_while_revalidate) too"
             )
-        if self.soft_timeout_ns is not None and self.load_timeout_ns is not None and self.soft_timeout_ns > self.load_timeout_ns:
+        if (
+            self.soft_timeout_ns is not None
+            and self.load_timeout_ns is not None
+            and self.soft_timeout_ns > self.load_timeout_ns
+        ):
             raise ConfigurationError("soft_timeout is longer than load_timeout, so it could never act; make it shorter")
         if self.ttl is None and (self.stale_while_revalidate_ns or self.stale_if_error_ns or self.early_refresh):
             raise ConfigurationError(

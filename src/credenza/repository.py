@@ -9,21 +9,20 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from .durations import Duration
-from .engine import Engine, Fetched, check_tags, fetched, timeout_ns_of
+from .engine import Engine, Fetched, fetched, timeout_ns_of
 from .errors import ConfigurationError, NotFound, UsageError
 from .flow.bulk import read_many
 from .flow.read import read
 from .flow.write import write
-from .keys import Template
-from .memory.entry import Entry
 from .functions import gather_or_cancel
+from .keys import Template, check_tags
+from .memory.entry import Entry
 from .policy import Policy, ttl_ns_of
-from .runtime.base import Runtime
+from .runtime.base import Runtime, block
 from .runtime.tasks import is_coroutine_function
-from .runtime.threads import drive
 from .source import AsyncSource, Source
 from .state import make_entry
-from .stats import Tally
+from .stats import Status, Tally
 from .steps import Request
 
 K = TypeVar("K")
@@ -83,16 +82,12 @@ class _Records(Generic[K, V]):
     def request(self, key: K, timeout: Duration | None) -> Request:
         """Return what reading `key` asks for. Past the cache, it is a load of its own that is not kept."""
         is_cached = not isinstance(self.strategy, NoCache)
-        return Request(
-            self.key_of(key) if is_cached else object(),
-            functools.partial(self.source.load, key),
-            self.policy,
-            self.tags_of(key),
-            self.engine.state.tally if is_cached else Tally(),
-            timeout_ns_of(timeout),
-            is_async=self.is_async,
-            keeps=is_cached,
-        )
+        cache_key = self.key_of(key) if is_cached else object()
+        tally = self.engine.state.tally if is_cached else Tally()
+        loader = functools.partial(self.source.load, key)
+        request = Request(cache_key, loader, self.policy, self.tags_of(key), tally, self.is_async)
+        request.timeout_ns, request.keeps = timeout_ns_of(timeout), is_cached
+        return request
 
     def written(self, key: K, value: V) -> tuple[Entry, tuple[object, ...]]:
         """Return the entry that write-through stores, and its tags."""
@@ -123,7 +118,7 @@ class _Records(Generic[K, V]):
         value = cast("V", await read(self.engine.state, run, request))
         if not request.keeps:
             self.engine.state.bypasses += 1
-            request.status = "bypass"
+            request.status = Status.BYPASS
         return fetched(request, value)
 
     async def get_many(self, run: Runtime, keys: Iterable[K], timeout: Duration | None) -> dict[K, V]:
@@ -151,7 +146,7 @@ class Repository(Generic[K, V]):
 
     Made by `Cache.repository`. With an async source only `aio` can be used.
 
-    Example:
+    Examples:
         >>> from credenza import Cache, WriteThrough
         >>> from credenza.testing import DictSource
         >>> users = Cache().repository(DictSource({42: "Ann"}), strategy=WriteThrough(), key="user:{}")
@@ -188,13 +183,13 @@ class Repository(Generic[K, V]):
     def fetch(self, key: K, *, timeout: Duration | None = None) -> Fetched[V]:
         """Do as `get`, and tell where the record came from."""
         self._check_colour()
-        return drive(self._records.fetch(self._records.engine.threads, key, timeout))
+        return block(self._records.fetch(self._records.engine.threads, key, timeout))
 
     def get_many(self, keys: Iterable[K], *, timeout: Duration | None = None) -> dict[K, V]:
         """Return the records that there are, loading those that are missing with one `load_many` if the source has it."""
         self._check_colour()
         if self._records.has_load_many:
-            return drive(self._records.get_many(self._records.engine.threads, keys, timeout))
+            return block(self._records.get_many(self._records.engine.threads, keys, timeout))
         found: dict[K, V] = {}
         for key in dict.fromkeys(keys):
             with contextlib.suppress(NotFound):
@@ -206,12 +201,12 @@ class Repository(Generic[K, V]):
     def put(self, key: K, value: V) -> None:
         """Write the record to the source, then to the cache as the strategy says; a failed write invalidates it."""
         self._check_colour()
-        drive(self._records.put(self._records.engine.threads, key, value))
+        block(self._records.put(self._records.engine.threads, key, value))
 
     def delete(self, key: K) -> None:
         """Delete the record from the source, then from the cache."""
         self._check_colour()
-        drive(self._records.delete(self._records.engine.threads, key))
+        block(self._records.delete(self._records.engine.threads, key))
 
     def invalidate(self, *keys: K) -> None:
         """Forget the records, as `Cache.invalidate` does."""
@@ -270,7 +265,7 @@ class AsyncRepository(Generic[K, V]):
         if self._records.is_async:
             await flow(engine.tasks)
         else:
-            await engine.tasks.offload(lambda: drive(flow(engine.threads)))
+            await engine.tasks.offload(lambda: block(flow(engine.threads)))
 
 
 def _one_field(text: str) -> Template:

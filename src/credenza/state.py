@@ -13,13 +13,15 @@ from .events import EventKind, Events
 from .fence import Fences, Pass
 from .flight import Flight, Gate
 from .memory.entry import Entry
-from .memory.table import Table
+from .memory.table import Scope, Table
 from .policy import Policy
+from .sentinel import MISSING
 from .stats import Stats, Tally
 
 Weigh = Callable[[Hashable, Any], int]  # Any: the value, of whatever type the cache holds
 
 _MOST_RECENT_TAGS = 4096
+_ENTRIES_PER_LOCK = 500
 
 
 class State:
@@ -57,15 +59,6 @@ class State:
         self.stores = self.refused_stores = self.evictions = self.expirations = self.invalidations = 0
 
     # By hand ----------------------------------------------------------------------------------------------------------
-
-    def find(self, key: Hashable, now_ns: int) -> Entry | None:
-        """Return the entry of `key` that may be served, fresh or stale, and note that it was read. Takes the lock."""
-        with self.lock:
-            entry = self.table.entries.get(key)
-            if entry is None or not self.table.is_alive(entry, now_ns):
-                return None
-            self.note_read(entry, now_ns)
-            return entry
 
     def note_read(self, entry: Entry, now_ns: int) -> None:
         """Let eviction and the idle ttl know of a hit; the lock is held."""
@@ -124,14 +117,30 @@ class State:
             for key in self.flights:
                 self.fences.disturb(key)
             self.flights.clear()
-            removed = self.table.clear()
             self.table.epoch += 1
             self.forgotten_epoch = self.table.epoch
             self.recent_tags.clear()
-        for entry in removed:
-            entry.drop()
+            living = self.table.eviction.living()
+        self._take_out(living)
         if self.events.listeners:
             self.events.emit(EventKind.CLEARED)
+
+    def clear_scope(self, scope: Scope) -> None:
+        """Take out what one function has loaded; the same holds for its loads under way."""
+        with self.lock:
+            for key in [key for key in self.flights if isinstance(key, tuple) and key and key[0] is scope]:
+                del self.flights[key]
+            living = list(scope.entries.values())
+        self._take_out(living)
+
+    def _take_out(self, entries: list[Entry]) -> None:
+        """Take out `entries`, a few at a time, so that others get the lock in between."""
+        for start in range(0, len(entries), _ENTRIES_PER_LOCK):
+            with self.lock:
+                for entry in entries[start : start + _ENTRIES_PER_LOCK]:
+                    self.table.take_out(entry, None)
+                gone = self.take_gone()
+            self.bury(gone)
 
     # Fences -----------------------------------------------------------------------------------------------------------
 
@@ -175,7 +184,7 @@ class State:
                 self.table.put(entry, tags, now_ns)
                 self.stores += 1
             gone = self.take_gone()
-            self._prune_recent_tags()
+            self.prune_recent_tags()
         self.bury(gone)
         if self.events.listeners:
             for key in permit.keys:
@@ -205,26 +214,28 @@ class State:
             return False
         del self.flights[flight.key]
         if self.recent_tags:
-            self._prune_recent_tags()
+            self.prune_recent_tags()
         return True
 
-    def take_gone(self) -> list[tuple[EventKind | None, Entry]]:
+    def take_gone(self) -> list[Entry]:
         """Take what left the table, to be given to `bury` outside the lock."""
         gone = self.table.gone
         if gone:
             self.table.gone = []
         return gone
 
-    def bury(self, gone: list[tuple[EventKind | None, Entry]]) -> None:
+    def bury(self, gone: list[Entry]) -> None:
         """Count what left the table, tell about it, and let go of the values. The lock is not held."""
-        for why, entry in gone:
-            if why is EventKind.EVICTED:
-                self.evictions += 1
-            elif why is EventKind.EXPIRED:
-                self.expirations += 1
-            if why is not None and self.events.listeners:
-                self.events.emit(why, entry.key)
-            entry.drop()
+        for entry in gone:
+            why = entry.why
+            if why is not None:
+                if why is EventKind.EVICTED:
+                    self.evictions += 1
+                else:
+                    self.expirations += 1
+                if self.events.listeners:
+                    self.events.emit(why, entry.key)
+            entry.value = MISSING
 
     def _drop(self, key: Hashable) -> None:
         self.fences.disturb(key)
@@ -240,7 +251,8 @@ class State:
             self.forgotten_epoch = self.table.epoch
             self.recent_tags.clear()
 
-    def _prune_recent_tags(self) -> None:
+    def prune_recent_tags(self) -> None:
+        """Forget tag invalidations that no load or write under way could have missed."""
         if not self.flights and not self.fences:
             self.recent_tags.clear()
 
@@ -265,7 +277,7 @@ class State:
                 expirations=self.expirations,
                 invalidations=self.invalidations,
                 refreshes=self.refreshes,
-                size=len(self.table.entries),
+                size=self.table.size,
                 weight=self.table.weight,
                 flights=len(self.flights),
             )
@@ -277,8 +289,9 @@ class State:
             self.tallies.append(tally)
         return tally
 
-    def fold_tally(self, tally: Tally) -> None:
-        """Keep the sums of a function that is gone."""
+    def forget_function(self, tally: Tally, scope: Scope) -> None:
+        """Keep the sums of a function that is gone, and nothing else of it."""
+        self._take_out(list(scope.entries.values()))
         with self.lock:
             self.tallies.remove(tally)
             self.tally.hits += tally.hits
@@ -295,6 +308,7 @@ class State:
         for flight in flights:
             cancel = flight.first().cancel
             if cancel is not None:
+                flight.was_closed = True
                 cancel()
 
     def forget_the_parent(self) -> None:
@@ -306,17 +320,30 @@ class State:
 
 
 def make_entry(
-    state: State, key: Hashable, value: Any, policy: Policy, ttl_ns: int, now_ns: int, load_ns: int = 0
+    state: State,
+    key: Hashable,
+    value: Any,  # Any: a value of any type
+    policy: Policy,
+    ttl_ns: int,
+    now_ns: int,
+    load_ns: int = 0,
+    *,
+    is_absent: bool = False,
 ) -> Entry:
     """Return an entry for `value`, weighed, with its ttl shortened by a random share (`jitter`).
 
-    Runs the weigher, which is the user's code, so the lock is not held.
+    With `is_absent`, the value is the `NotFound` to remember: no weigher knows it, and it is never served stale. Runs the weigher, which is the user's code, so the lock is not held.
     """
-    weight = 1 if state.weigh is None else state.weigh(key, value)
+    weight = 1 if state.weigh is None or is_absent else state.weigh(key, value)
     if policy.jitter and ttl_ns < 1 << 61:
         ttl_ns -= int(ttl_ns * policy.jitter * state.random())
     entry = Entry(key, value, policy, now_ns, now_ns + ttl_ns, load_ns, weight)
-    window_ns = max(policy.stale_while_revalidate_ns, policy.stale_if_error_ns)
-    if window_ns:
-        entry.expire_ns += window_ns
+    if is_absent:
+        entry.is_absent = True
+        entry.fast_ns = 0
+        return entry
+    if policy.stale_window_ns:
+        entry.expire_ns += policy.stale_window_ns
+    if not policy.is_plain or state.table.needs_touch:
+        entry.fast_ns = 0
     return entry

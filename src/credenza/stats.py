@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import NamedTuple
+
+
+class Status(enum.StrEnum):
+    """Where a value came from."""
+
+    HIT = "hit"
+    """From memory, fresh."""
+    MISS = "miss"
+    """From a load that this call began."""
+    STALE = "stale"
+    """From memory, past its ttl and within the stale windows."""
+    JOINED = "joined"
+    """From a load that somebody else began."""
+    BYPASS = "bypass"
+    """Straight from the source: past the cache, or while a write is under way."""
 
 
 class CacheInfo(NamedTuple):

@@ -11,12 +11,13 @@ from .durations import nanoseconds_of
 from .errors import LoadTimeout, NotFound
 from .events import EventKind
 from .flight import ABANDONED, FAILED, LANDED, PENDING, Flight, Signal
+from .keys import check_tags
 from .memory.entry import Entry
 from .policy import Policy, ttl_ns_of
 from .sentinel import MISSING
 from .source import Loaded
 from .state import State, make_entry
-from .stats import Tally
+from .stats import Status, Tally
 
 _MOST_DOUBLINGS = 10
 
@@ -25,9 +26,11 @@ class Move(enum.Enum):
     """What a caller has to do next."""
 
     SERVE = enum.auto()
-    """The entry is fresh. If there is a flight, start it behind the caller's back."""
+    """Take the value that was found; it is fresh."""
     SERVE_STALE = enum.auto()
-    """The same with a stale entry."""
+    """Take the value that was found; it is stale."""
+    REFRESH = enum.auto()
+    """Take the value that was found, fresh or stale, and start the flight behind the caller's back."""
     LEAD = enum.auto()
     """Run the load of the flight."""
     JOIN = enum.auto()
@@ -38,6 +41,7 @@ class Move(enum.Enum):
 
 SERVE: Final = Move.SERVE
 SERVE_STALE: Final = Move.SERVE_STALE
+REFRESH: Final = Move.REFRESH
 LEAD: Final = Move.LEAD
 JOIN: Final = Move.JOIN
 WAIT: Final = Move.WAIT
@@ -53,27 +57,23 @@ class Request:
         is_async: calling the loader gives a coroutine.
         is_forced: load even if a fresh value is at hand (`refresh`).
         keeps: whether what is loaded may be stored at all; False for `Flights`.
-        value, is_absent: what was found in memory; taken under the lock, as an entry that leaves loses its value.
+        value, is_absent, is_stale: what was found in memory; taken under the lock, as an entry that leaves loses its value.
         status, age_ns, load_ns: for `Fetched`, filled in on the way.
     """
 
-    __slots__ = (
-        "age_ns",
-        "is_absent",
-        "is_async",
-        "is_forced",
-        "keeps",
-        "key",
-        "load_ns",
-        "loader",
-        "policy",
-        "seen_epoch",
-        "status",
-        "tags",
-        "tally",
-        "timeout_ns",
-        "value",
-    )
+    timeout_ns: int | None = None
+    is_forced: bool = False
+    keeps: bool = True
+    arrived: int = -1
+    seen_epoch: int = 0
+    status: Status = Status.MISS
+    value: Any = MISSING  # Any: a value of any type
+    is_absent: bool = False
+    is_stale: bool = False
+    age_ns: int = 0
+    load_ns: int = 0
+    move: Move
+    flight: Flight
 
     def __init__(
         self,
@@ -82,50 +82,43 @@ class Request:
         policy: Policy,
         tags: tuple[object, ...],
         tally: Tally,
-        timeout_ns: int | None = None,
-        is_async: bool = False,
-        is_forced: bool = False,
-        keeps: bool = True,
+        is_async: bool,
     ) -> None:
         self.key = key
         self.loader = loader
         self.policy = policy
         self.tags = tags
         self.tally = tally
-        self.timeout_ns = timeout_ns
         self.is_async = is_async
-        self.is_forced = is_forced
-        self.keeps = keeps
-        self.status = "miss"
-        self.value: Any = MISSING  # Any: a value of any type
-        self.is_absent = False
-        self.age_ns = self.load_ns = self.seen_epoch = 0
 
 
-def approach(state: State, request: Request, arrived: int) -> tuple[Move, Flight | None]:
-    """Decide what the caller does: take what is at hand, join a flight, or lead a new one."""
+def approach(state: State, request: Request) -> Move:
+    """Decide what the caller does: take what is at hand, join a flight, or lead a new one (`request.flight`)."""
     now_ns = state.clock_ns()
     key = request.key
     with state.lock:
         if state.is_closed:
             state.check_open()
-        entry = state.table.entries.get(key)
+        if request.arrived < 0:
+            request.arrived = state.arrivals
+        entry = state.table.find(key)
         if entry is not None and not request.is_forced:
-            if state.table.is_alive(entry, now_ns):
-                served = _serve(state, request, entry, now_ns)
-                if served is not None:
-                    return served
-            else:
-                state.table.expire(entry)
-        flight = state.flights.get(key)
+            move = _serve(state, request, entry, now_ns)
+            if move is not None:
+                return move
         is_fenced = bool(state.fences) and state.fences.covers(key, request.tags)
+        flight = state.flights.get(key)
         if flight is not None and _is_joinable(state, flight, request, now_ns):
-            if is_fenced and flight.number <= arrived:
-                return WAIT, flight
+            request.flight = flight
+            if is_fenced and flight.number <= request.arrived:
+                return WAIT
             flight.waiters += 1
             request.seen_epoch = state.table.epoch
-            return JOIN, flight
-        return LEAD, begin(state, request, now_ns, is_fenced=is_fenced)
+            return JOIN
+        request.flight = begin(state, request, now_ns)
+        if is_fenced:
+            request.flight.is_fenced = True
+        return LEAD
 
 
 def take(state: State, request: Request, entry: Entry, now_ns: int) -> None:
@@ -133,22 +126,26 @@ def take(state: State, request: Request, entry: Entry, now_ns: int) -> None:
     state.note_read(entry, now_ns)
     request.value, request.is_absent = entry.value, entry.is_absent
     request.age_ns = now_ns - entry.stored_ns
+    request.is_stale = now_ns >= entry.fresh_ns
 
 
-def _serve(state: State, request: Request, entry: Entry, now_ns: int) -> tuple[Move, Flight | None] | None:
+def _serve(state: State, request: Request, entry: Entry, now_ns: int) -> Move | None:
     """Return the move that serves `entry`, or None if it takes a load first; the lock is held."""
+    if not state.table.is_alive(entry, now_ns):
+        state.table.take_out(entry, EventKind.EXPIRED)
+        return None
     if now_ns < entry.fresh_ns:
         take(state, request, entry, now_ns)
         if request.policy.early_refresh and _is_early(state, entry, now_ns):
-            return SERVE, _begin_refresh(state, request, entry, now_ns)
-        return SERVE, None
+            return _begin_refresh(state, request, entry, now_ns) or SERVE
+        return SERVE
     stale_ns = now_ns - entry.fresh_ns
     if stale_ns < entry.policy.stale_while_revalidate_ns:
         take(state, request, entry, now_ns)
-        return SERVE_STALE, _begin_refresh(state, request, entry, now_ns)
+        return _begin_refresh(state, request, entry, now_ns) or SERVE_STALE
     if now_ns < entry.retry_ns and stale_ns < entry.policy.stale_if_error_ns:
         take(state, request, entry, now_ns)
-        return SERVE_STALE, None
+        return SERVE_STALE
     return None
 
 
@@ -161,18 +158,18 @@ def _is_early(state: State, entry: Entry, now_ns: int) -> bool:
     return not entry.is_absent and now_ns + gap_ns >= entry.fresh_ns
 
 
-def _begin_refresh(state: State, request: Request, entry: Entry, now_ns: int) -> Flight | None:
+def _begin_refresh(state: State, request: Request, entry: Entry, now_ns: int) -> Move | None:
     """Begin a flight that nobody waits for, unless one is under way or the last one failed just now (F3)."""
     flight = state.flights.get(request.key)
     if flight is not None and _is_joinable(state, flight, request, now_ns):
         return None
     if now_ns < entry.retry_ns:
         return None
-    flight = begin(state, request, now_ns, is_fenced=False)
-    flight.waiters = 0
-    flight.is_kept = True
+    request.flight = begin(state, request, now_ns)
+    request.flight.waiters = 0
+    request.flight.is_kept = True
     state.refreshes += 1
-    return flight
+    return REFRESH
 
 
 def _is_joinable(state: State, flight: Flight, request: Request, now_ns: int) -> bool:
@@ -187,11 +184,12 @@ def _is_joinable(state: State, flight: Flight, request: Request, now_ns: int) ->
     return True
 
 
-def begin(state: State, request: Request, now_ns: int, *, is_fenced: bool) -> Flight:
+def begin(state: State, request: Request, now_ns: int) -> Flight:
     """Register a new flight with the caller as its only waiter; the lock is held."""
     state.arrivals += 1
-    flight = Flight(request.key, state.arrivals, state.table.epoch, request.policy, now_ns)
-    flight.is_fenced = is_fenced
+    flight = Flight(request.key, state.arrivals, state.table.epoch, now_ns)
+    if request.policy.load_timeout_ns is not None:
+        flight.deadline_ns = now_ns + request.policy.load_timeout_ns
     state.flights[request.key] = flight
     return flight
 
@@ -213,22 +211,22 @@ def land(state: State, flight: Flight, result: Any, request: Request) -> None:  
     """
     now_ns = state.clock_ns()
     flight.load_ns = now_ns - flight.began_ns
-    tags = request.tags
+    tags, entry = request.tags, None
     value, ttl = result, MISSING
     if isinstance(result, Loaded):
         value, ttl = result.value, result.ttl
-        if result.tags:
-            tags = tuple(dict.fromkeys((*tags, *result.tags)))
-    entry = None
+        tags = tuple(dict.fromkeys((*tags, *check_tags(result.tags))))
+    flight.value = value
     if request.keeps:
+        policy = request.policy
         try:
-            ttl_ns = _ttl_ns(request.policy, value, ttl)
+            is_usual = ttl is MISSING and value is not None and not policy.has_own_ttl
+            ttl_ns = policy.ttl_ns if is_usual else _ttl_ns(policy, value, ttl)
             if ttl_ns:
-                entry = make_entry(state, request.key, value, request.policy, ttl_ns, now_ns, flight.load_ns)
+                entry = make_entry(state, request.key, value, policy, ttl_ns, now_ns, flight.load_ns)
         except Exception as error:
             fail(state, flight, error, request)
             return
-    flight.value = value
     _end(state, flight, LANDED, entry, tags, now_ns)
 
 
@@ -238,7 +236,7 @@ def _ttl_ns(policy: Policy, value: Any, ttl: Any) -> int:  # Any: a value; a ttl
         return 0 if ttl is not None and not nanoseconds_of(ttl, name="ttl") else ttl_ns_of(ttl)
     if value is None and policy.negative_ttl_ns:
         return policy.negative_ttl_ns
-    if callable(policy.ttl):
+    if policy.has_own_ttl and callable(policy.ttl):
         chosen = policy.ttl(value)
         return 0 if chosen is not None and not nanoseconds_of(chosen, name="ttl") else ttl_ns_of(chosen)
     return policy.ttl_ns
@@ -255,10 +253,8 @@ def fail(state: State, flight: Flight, error: BaseException, request: Request) -
     flight.error = error
     entry = None
     if isinstance(error, NotFound) and request.policy.negative_ttl_ns and request.keeps:
-        policy = request.policy
-        entry = make_entry(state, request.key, None, policy, policy.negative_ttl_ns, now_ns, flight.load_ns)
-        entry.value, entry.is_absent = error, True
-        entry.expire_ns = entry.fresh_ns
+        ttl_ns = request.policy.negative_ttl_ns
+        entry = make_entry(state, request.key, error, request.policy, ttl_ns, now_ns, flight.load_ns, is_absent=True)
     outcome = FAILED if isinstance(error, Exception) else ABANDONED
     if outcome is FAILED and flight.is_kept and state.events.listeners:
         state.events.emit(EventKind.REFRESH_FAILED, flight.key, type(error).__qualname__)
@@ -269,21 +265,23 @@ def _end(
     state: State, flight: Flight, outcome: int, entry: Entry | None, tags: tuple[object, ...], now_ns: int
 ) -> None:
     """Publish and retire in one step, then wake whoever waits."""
-    kind = EventKind.LOAD_FAILED
-    table = state.table
+    table, flights = state.table, state.flights
+    kind = None
     with state.lock:
         if flight.outcome != PENDING:
             return
-        if flight.first() is flight:
+        if flight.crew is None or flight.crew[0] is flight:
             state.loads += 1
             state.load_total_ns += flight.load_ns
-            state.load_failures += outcome != LANDED and not isinstance(flight.error, NotFound)
-        is_current = state.retire(flight)
-        if outcome == LANDED:
-            kind = EventKind.LOAD
-        elif is_current and outcome == FAILED:
-            _note_failure(state, flight, now_ns)
-        flight.was_overtaken = flight.epoch != table.epoch and state.is_overtaken(flight.epoch, tags)
+            if outcome != LANDED and not isinstance(flight.error, NotFound):
+                state.load_failures += 1
+        is_current = flights.get(flight.key) is flight
+        if is_current:
+            del flights[flight.key]
+            if outcome == FAILED:
+                _note_failure(state, flight, now_ns)
+        if flight.epoch != table.epoch:
+            flight.was_overtaken = state.is_overtaken(flight.epoch, tags)
         if entry is not None:
             if not is_current or flight.was_overtaken or (state.fences and state.fences.covers(flight.key, tags)):
                 state.refused_stores += 1
@@ -295,6 +293,8 @@ def _end(
                 table.put(entry, tags, now_ns)
                 state.stores += 1
                 kind = EventKind.STORED
+        if state.recent_tags:
+            state.prune_recent_tags()
         flight.outcome = outcome
         signal = flight.signal
         gone = state.take_gone()
@@ -306,15 +306,15 @@ def _end(
         _tell(state, flight, kind)
 
 
-def _tell(state: State, flight: Flight, kind: EventKind) -> None:
+def _tell(state: State, flight: Flight, kind: EventKind | None) -> None:
     state.events.emit(EventKind.LOAD if flight.outcome == LANDED else EventKind.LOAD_FAILED, flight.key)
-    if kind not in (EventKind.LOAD, EventKind.LOAD_FAILED):
+    if kind is not None:
         state.events.emit(kind, flight.key)
 
 
 def _note_failure(state: State, flight: Flight, now_ns: int) -> None:
     """Let the stale entry wait before its next refresh; one that the source no longer has goes. The lock is held."""
-    entry = state.table.entries.get(flight.key)
+    entry = state.table.find(flight.key)
     if entry is None:
         return
     if isinstance(flight.error, NotFound):
@@ -373,7 +373,7 @@ def fall_back(state: State, request: Request, *, on_error: bool) -> bool:
     """Take the stale value that may stand in for a load that failed (`on_error`) or takes too long, if there is one."""
     now_ns = state.clock_ns()
     with state.lock:
-        entry = state.table.entries.get(request.key)
+        entry = state.table.find(request.key)
         if entry is None or request.is_forced or entry.is_absent or not state.table.is_alive(entry, now_ns):
             return False
         if on_error and now_ns >= entry.fresh_ns + entry.policy.stale_if_error_ns:

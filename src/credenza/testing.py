@@ -17,7 +17,7 @@ class FakeClock:
     Args:
         start: the time to begin with, in seconds.
 
-    Example:
+    Examples:
         >>> from credenza import Cache
         >>> clock = FakeClock()
         >>> cache = Cache(ttl=60, clock=clock)

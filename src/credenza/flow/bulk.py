@@ -6,15 +6,13 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from ..errors import NotFound, UsageError
-from ..flight import Flight
-from ..runtime.base import Runtime
+from ..flight import Flight, loading
+from ..runtime.base import Runtime, block
 from ..state import State
-from ..steps import LEAD, SERVE, SERVE_STALE, WAIT, Move, Request, approach, fail, land, leave
-from .read import AGAIN, lead, outcome, serve, take_turn
+from ..steps import JOIN, LEAD, REFRESH, WAIT, Request, approach, fail, land, leave
+from .read import AGAIN, lead, outcome, serve, start_behind, take_turn
 
 BatchCall = Callable[[Sequence[Any]], Any]  # Any: keys and, in the async face, an awaitable of the mapping
-
-_Boarded = tuple[Request, Flight, Move]
 
 
 async def read_many(
@@ -25,19 +23,18 @@ async def read_many(
     The loader is asked once for the keys that are neither at hand nor being loaded; for the rest the flights of others
     are joined (L9). One key's error is the call's error; what was loaded for the others is kept.
     """
-    arrived = state.arrivals
     timeout_ns = requests[0].timeout_ns if requests else None
     ends_ns = None if timeout_ns is None else state.clock_ns() + timeout_ns
     found: dict[Hashable, Any] = {}
     pending = list(requests)
     while pending:
-        boarded = _board(state, run, pending, loader, arrived, found)
+        boarded = _board(state, run, pending, loader, found)
         pending = []
         try:
             while boarded:
-                request, flight, move = boarded.pop(0)
+                request = boarded.pop(0)
                 try:
-                    value = await outcome(state, run, request, flight, move, ends_ns)
+                    value = await outcome(state, run, request, ends_ns)
                 except NotFound:
                     continue
                 if value is AGAIN:
@@ -45,83 +42,103 @@ async def read_many(
                 else:
                     found[request.key] = value
         except BaseException:
-            for _, flight, move in boarded:
-                if move is not WAIT:
-                    leave(state, flight)
+            for request in boarded:
+                if request.move is not WAIT:
+                    leave(state, request.flight)
             raise
     return {request.key: found[request.key] for request in requests if request.key in found}
 
 
 def _board(
-    state: State,
-    run: Runtime,
-    pending: Sequence[Request],
-    loader: BatchCall,
-    arrived: int,
-    found: dict[Hashable, Any],
-) -> list[_Boarded]:
+    state: State, run: Runtime, pending: Sequence[Request], loader: BatchCall, found: dict[Hashable, Any]
+) -> list[Request]:
     """Serve what is at hand, begin one load for what nobody loads, and return what is to be waited for."""
     with state.lock:
-        moves = [(request, *approach(state, request, arrived)) for request in pending]
-    leading = [(request, flight) for request, move, flight in moves if move is LEAD and flight is not None]
-    behind = [(request, flight) for request, move, flight in moves if move is not LEAD and _is_refresh(move, flight)]
-    for request, move, _ in moves:
-        if move is SERVE or move is SERVE_STALE:
+        for request in pending:
+            request.move = approach(state, request)
+        leading = _crew([request for request in pending if request.move is LEAD])
+        behind = _crew([request for request in pending if request.move is REFRESH])
+    boarded = [request for request in pending if request.move in (LEAD, JOIN, WAIT)]
+    for request in pending:
+        if request not in boarded:
             try:
-                found[request.key] = serve(state, request, is_fresh=move is SERVE)
+                found[request.key] = serve(state, request)
             except NotFound:
-                pass
+                continue
     if behind:
-        flights = _man(behind)
-        run.start(flights[0], _load_many(state, run, flights, [request for request, _ in behind], loader))
+        start_behind(state, run, BatchLoad(behind, loader), behind)
     if leading:
-        flights = _man(leading)
-        asked = [request for request, _ in leading]
-        lead(state, run, flights, asked, _load_many(state, run, flights, asked, loader))
-    return [(request, flight, move) for request, move, flight in moves if flight is not None and not _serves(move)]
+        lead(state, run, BatchLoad(leading, loader), leading)
+    return boarded
 
 
-def _serves(move: Move) -> bool:
-    return move is SERVE or move is SERVE_STALE
-
-
-def _is_refresh(move: Move, flight: Flight | None) -> bool:
-    return _serves(move) and flight is not None
-
-
-def _man(boarded: Sequence[tuple[Request, Flight | None]]) -> tuple[Flight, ...]:
-    """Let the flights know that they are one load."""
-    flights = tuple(flight for _, flight in boarded if flight is not None)
+def _crew(requests: list[Request]) -> list[Request]:
+    """Let the flights of the requests know that they are one load."""
+    flights = tuple(request.flight for request in requests)
     for flight in flights:
         flight.crew = flights
-    return flights
+    return requests
 
 
-async def _load_many(
-    state: State, run: Runtime, flights: Sequence[Flight], requests: Sequence[Request], loader: BatchCall
-) -> None:
-    """Run the batch loader and end its flights, those that it has no value for with `NotFound`."""
-    first = flights[0]
-    limit = requests[0].policy.max_concurrent_loads
-    try:
-        if limit is not None and not await take_turn(state, run, first, limit):
-            return
-        keys = [request.key for request in requests]
-        values = await run.call(first, loader, keys, is_async=requests[0].is_async)
-        if not isinstance(values, Mapping):
-            raise UsageError(f"a batch loader returns a mapping of keys to values, got {type(values).__qualname__}")
-    except BaseException as error:
-        for flight, request in zip(flights, requests, strict=True):
-            fail(state, flight, error, request)
-        if not isinstance(error, Exception):
-            raise
-    else:
-        for flight, request in zip(flights, requests, strict=True):
-            if request.key in values:
-                land(state, flight, values[request.key], request)
+class BatchLoad:
+    """How the load of many keys runs, in either colour. Keys that the loader has no value for end with `NotFound`.
+
+    Args:
+        requests: what is asked for; their flights are one crew.
+        loader: takes the list of keys.
+    """
+
+    __slots__ = ("_loader", "_requests")
+
+    def __init__(self, requests: Sequence[Request], loader: BatchCall) -> None:
+        self._requests = requests
+        self._loader = loader
+
+    def run_plain(self, state: State, run: Runtime, flight: Flight, request: Request) -> None:
+        """Call a plain loader in this thread and end the flights; `run` is one that blocks."""
+        loading.set(flight)
+        try:
+            if request.policy.max_concurrent_loads is not None and not block(take_turn(state, run, flight, request)):
+                return
+            self._land(state, _mapping(run.check(flight, self._loader(self._keys()))))
+        except BaseException as error:
+            self._fail(state, error)
+        finally:
+            if flight.gate is not None:
+                flight.gate.leave(flight)
+
+    async def run_async(self, state: State, run: Runtime, flight: Flight, request: Request) -> None:
+        """Await a loader and end the flights."""
+        try:
+            if request.policy.max_concurrent_loads is not None and not await take_turn(state, run, flight, request):
+                return
+            self._land(state, _mapping(await run.call(flight, self._loader, self._keys())))
+        except BaseException as error:
+            self._fail(state, error)
+        finally:
+            if flight.gate is not None:
+                flight.gate.leave(flight)
+
+    def _keys(self) -> list[Hashable]:
+        return [request.key for request in self._requests]
+
+    def _land(self, state: State, values: Mapping[Any, Any]) -> None:  # Any: keys and values of any type
+        found = {request.key: values[request.key] for request in self._requests if request.key in values}
+        for request in self._requests:
+            if request.key in found:
+                land(state, request.flight, found[request.key], request)
             else:
-                fail(state, flight, NotFound(f"the batch loader returned nothing for {request.key!r}"), request)
-    finally:
-        if first.gate is not None:
-            with state.lock:
-                first.gate.leave()
+                missing = NotFound(f"the batch loader returned nothing for {request.key!r}").about(request.key)
+                fail(state, request.flight, missing, request)
+
+    def _fail(self, state: State, error: BaseException) -> None:
+        for request in self._requests:
+            fail(state, request.flight, error, request)
+        if not isinstance(error, Exception):
+            raise error
+
+
+def _mapping(values: object) -> Mapping[Any, Any]:  # Any: keys and values of any type
+    if not isinstance(values, Mapping):
+        raise UsageError(f"a batch loader returns a mapping of keys to values, got {type(values).__qualname__}")
+    return values

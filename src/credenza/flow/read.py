@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from ..errors import LoadTimeout, NotFound, copy_exception
 from ..events import EventKind
 from ..flight import ABANDONED, LANDED, PENDING, Flight, Gate, check_progress, loading
-from ..runtime.base import Load, Runtime
+from ..runtime.base import Load, Runtime, block
 from ..state import State
+from ..stats import Status
 from ..steps import (
     JOIN,
     LEAD,
-    SERVE,
-    SERVE_STALE,
+    REFRESH,
+    WAIT,
     Move,
     Request,
     approach,
@@ -29,42 +30,100 @@ from ..steps import (
     signal_of,
 )
 
-AGAIN = object()
+AGAIN: Final = object()
 """The flight brought nothing for this caller; it asks again."""
 
 
-async def read(state: State, run: Runtime, request: Request) -> Any:  # Any: a value of any type
-    """Return the value of `request.key`: at hand, joined or loaded.
+class SingleLoad:
+    """How the load of one key runs, in either colour. It belongs to no caller: whoever leads merely starts it."""
+
+    __slots__ = ()
+
+    def run_plain(self, state: State, run: Runtime, flight: Flight, request: Request) -> None:
+        """Call a plain loader in this thread and end the flight; `run` is one that blocks."""
+        loading.set(flight)
+        try:
+            if request.policy.max_concurrent_loads is not None and not block(take_turn(state, run, flight, request)):
+                return
+            land(state, flight, run.check(flight, request.loader()), request)
+        except BaseException as error:
+            fail(state, flight, error, request)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            if flight.gate is not None:
+                flight.gate.leave(flight)
+
+    async def run_async(self, state: State, run: Runtime, flight: Flight, request: Request) -> None:
+        """Await a loader and end the flight."""
+        try:
+            if request.policy.max_concurrent_loads is not None and not await take_turn(state, run, flight, request):
+                return
+            land(state, flight, await run.call(flight, request.loader), request)
+        except BaseException as error:
+            fail(state, flight, error, request)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            if flight.gate is not None:
+                flight.gate.leave(flight)
+
+
+_single_load: Final = SingleLoad()
+
+
+def attempt(state: State, run: Runtime, request: Request) -> Any:  # Any: a value of any type
+    """Return the value of `request.key` if that takes no waiting, else `AGAIN`, and `finish` has to do the rest.
+
+    Raises: as `finish`.
+    """
+    move = request.move = approach(state, request)
+    if move is LEAD:
+        flight = request.flight
+        lead(state, run, _single_load, (request,))
+        if flight.outcome != LANDED:
+            return AGAIN
+        request.load_ns = flight.load_ns
+        value = flight.value
+        return value if request.policy.copy is None else request.policy.copy(value)
+    if move is JOIN or move is WAIT:
+        return AGAIN
+    if move is REFRESH:
+        start_behind(state, run, _single_load, (request,))
+    return serve(state, request)
+
+
+async def finish(state: State, run: Runtime, request: Request) -> Any:  # Any: a value of any type
+    """Wait for the flight that `attempt` boarded, and ask again where it brought nothing.
 
     Raises:
         LoadTimeout: `request.timeout_ns` or the load's own limit passed.
         DeadlockError: waiting would never end.
         Exception: what the loader raised; a copy for all but the leader.
     """
-    arrived = state.arrivals
     ends_ns = None if request.timeout_ns is None else state.clock_ns() + request.timeout_ns
     while True:
-        move, flight = approach(state, request, arrived)
-        if move is SERVE or move is SERVE_STALE:
-            if flight is not None:
-                run.start(flight, load(state, run, flight, request))
-            return serve(state, request, is_fresh=move is SERVE)
-        assert flight is not None
-        if move is LEAD:
-            lead(state, run, (flight,), (request,), load(state, run, flight, request))
-        value = await outcome(state, run, request, flight, move, ends_ns)
+        value = await outcome(state, run, request, ends_ns)
+        if value is AGAIN:
+            value = attempt(state, run, request)
         if value is not AGAIN:
             return value
 
 
-def serve(state: State, request: Request, *, is_fresh: bool) -> Any:  # Any: a value of any type
+async def read(state: State, run: Runtime, request: Request) -> Any:  # Any: a value of any type
+    """Return the value of `request.key`: at hand, joined or loaded; raises as `finish` does."""
+    value = attempt(state, run, request)
+    return value if value is not AGAIN else await finish(state, run, request)
+
+
+def serve(state: State, request: Request) -> Any:  # Any: a value of any type
     """Return what was found as a hit, or raise the `NotFound` that is remembered."""
-    if is_fresh:
+    if not request.is_stale:
         request.tally.hits += 1
-        request.status = "hit"
+        request.status = Status.HIT
     else:
         request.tally.stale_hits += 1
-        request.status = "stale"
+        request.status = Status.STALE
         if state.events.listeners:
             state.events.emit(EventKind.STALE, request.key)
     if request.is_absent:
@@ -77,37 +136,49 @@ def hand_out(request: Request, value: Any) -> Any:  # Any: a value of any type
     return value if request.policy.copy is None else request.policy.copy(value)
 
 
-def lead(state: State, run: Runtime, flights: Sequence[Flight], requests: Sequence[Request], coroutine: Load) -> None:
-    """Run the load of `flights` as far as it goes without waiting."""
-    first, policy = flights[0], requests[0].policy
-    for request, flight in zip(requests, flights, strict=True):
+def lead(state: State, run: Runtime, load: Load, requests: Sequence[Request]) -> None:
+    """Run the load that the requests' flights are, as far as it goes without waiting."""
+    for request in requests:
         request.tally.misses += 1
-        request.status = "bypass" if flight.is_fenced else "miss"
+        request.status = Status.BYPASS if request.flight.is_fenced else Status.MISS
         if state.events.listeners:
             state.events.emit(EventKind.MISS, request.key)
-    patient = requests[0].timeout_ns is None and policy.soft_timeout_ns is None and policy.load_timeout_ns is None
+    request = requests[0]
     parent = loading.get()
-    if parent is not None and parent.outcome == PENDING:
-        first.parent = parent
-        with _waiting(parent, first, None):
-            run.lead(first, coroutine, patient=patient)
-    else:
-        run.lead(first, coroutine, patient=patient)
+    try:
+        if parent is None or parent.outcome != PENDING:
+            run.lead(state, load, request.flight, request)
+            return
+        request.flight.parent = parent
+        with _waiting(parent, request.flight, None):
+            run.lead(state, load, request.flight, request)
+    except BaseException as error:  # no thread to be had, no loop that runs, or what concerns the leader alone
+        for request in requests:
+            fail(state, request.flight, error, request)
+        raise
 
 
-async def outcome(
-    state: State, run: Runtime, request: Request, flight: Flight, move: Move, ends_ns: int | None
-) -> Any:  # Any: a value of any type
-    """Wait for the flight and return what it brought this caller, or `AGAIN`."""
+def start_behind(state: State, run: Runtime, load: Load, requests: Sequence[Request]) -> None:
+    """Start a refresh; if it cannot be started, the hit that asked for it does not suffer."""
+    try:
+        run.start(state, load, requests[0].flight, requests[0])
+    except Exception as error:
+        for request in requests:
+            fail(state, request.flight, error, request)
+
+
+async def outcome(state: State, run: Runtime, request: Request, ends_ns: int | None) -> Any:  # Any: a value of any type
+    """Wait for the request's flight and return what it brought this caller, or `AGAIN`."""
+    flight, move = request.flight, request.move
     if flight.outcome == PENDING:
         try:
             has_stand_in = await _wait(state, run, request, flight, ends_ns)
         except BaseException:
-            if move is LEAD or move is JOIN:
+            if move is not WAIT:
                 leave(state, flight)
             raise
         if has_stand_in:
-            return serve(state, request, is_fresh=False)
+            return serve(state, request)
         if flight.outcome == PENDING:
             return AGAIN
     if move is not LEAD:
@@ -116,7 +187,7 @@ async def outcome(
         if flight.was_overtaken and request.seen_epoch != flight.epoch:
             return AGAIN
         request.tally.joins += 1
-        request.status = "joined"
+        request.status = Status.JOINED
         if state.events.listeners:
             state.events.emit(EventKind.JOIN, request.key)
     if flight.outcome == LANDED:
@@ -128,9 +199,11 @@ async def outcome(
 def _failed(state: State, request: Request, flight: Flight, move: Move) -> Any:  # Any: a value of any type
     error = flight.error
     assert error is not None
+    if flight.was_closed:
+        state.check_open()
     if flight.outcome != ABANDONED and not isinstance(error, NotFound):
         if fall_back(state, request, on_error=True):
-            return serve(state, request, is_fresh=False)
+            return serve(state, request)
     raise error if move is LEAD else copy_exception(error)
 
 
@@ -178,50 +251,43 @@ def _timeout(request: Request) -> LoadTimeout:
 @contextlib.contextmanager
 def _waiting(parent: Flight | None, flight: Flight, stuck_loop: object) -> Iterator[None]:
     """Let the wait of one loader for another be seen, for as long as it lasts."""
-    if parent is None or parent.outcome != PENDING:
+    if stuck_loop is not None:
+        check_progress(flight, None, stuck_loop)
+        flight.blocks += (stuck_loop,)
+    is_nested = parent is not None and parent.outcome == PENDING
+    try:
+        if parent is not None and is_nested:
+            parent.wait_for(flight, stuck_loop)
+        try:
+            yield
+        finally:
+            if parent is not None and is_nested:
+                parent.done_waiting(flight)
+    finally:
         if stuck_loop is not None:
-            check_progress(flight, None, stuck_loop)
-        yield
-        return
-    parent.wait_for(flight, stuck_loop)
-    try:
-        yield
-    finally:
-        parent.done_waiting(flight)
+            flight.blocks = tuple(loop for loop in flight.blocks if loop is not stuck_loop)
 
 
-async def load(state: State, run: Runtime, flight: Flight, request: Request) -> None:
-    """Run the loader and end the flight. It belongs to no caller: whoever leads merely starts it."""
+async def take_turn(state: State, run: Runtime, flight: Flight, request: Request) -> bool:
+    """Queue until few enough loads are under way; tell whether the load is still wanted then.
+
+    Raises:
+        DeadlockError: a load that is before this one in the queue needs the event loop that the call would block.
+    """
     limit = request.policy.max_concurrent_loads
-    try:
-        if limit is not None and not await take_turn(state, run, flight, limit):
-            return
-        result = await run.call(flight, request.loader, is_async=request.is_async)
-    except BaseException as error:
-        fail(state, flight, error, request)
-        if not isinstance(error, Exception):
-            raise
-    else:
-        land(state, flight, result, request)
-    finally:
-        if flight.gate is not None:
-            with state.lock:
-                flight.gate.leave()
-
-
-async def take_turn(state: State, run: Runtime, flight: Flight, limit: int) -> bool:
-    """Queue until fewer than `limit` loads are under way; tell whether the load is still wanted then."""
+    assert limit is not None
     with state.lock:
         gate = state.gates.setdefault(limit, Gate(limit))
-        if flight.holds(gate):
-            return True
-        turn = gate.enter()
-    if turn is not None:
-        try:
-            await run.join(turn, None, None)
-        except BaseException:
-            with state.lock:
-                gate.give_up(turn)
-            raise
-    flight.gate = gate
+    turn = gate.enter(flight)
+    if turn is None:
+        return may_begin(state, flight)
+    try:
+        stuck_loop = run.stuck_loop()
+        if stuck_loop is not None:
+            for other in gate.ahead_of(flight):
+                check_progress(other, None, stuck_loop)
+        await run.join(turn, None, None)
+    except BaseException:
+        gate.leave(flight)
+        raise
     return may_begin(state, flight)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
+from ..events import EventKind
 from ..policy import Policy
-from ..sentinel import MISSING
 from .tags import Tag
 
 DEAD = -1
@@ -29,6 +29,8 @@ class Entry:
         queue: which eviction queue holds it, 0 for none.
         tick: the expiry bucket that holds it, 0 for none.
         epoch: the table's count of tag invalidations when its tags were last found alive.
+        shelf, slot: the dictionary that holds it, and its place there; set by the table.
+        why: what took it out of the table, None for a caller.
         is_absent: `value` is the `NotFound` that the loader raised.
     """
 
@@ -46,12 +48,18 @@ class Entry:
         "queue",
         "read_ns",
         "retry_ns",
+        "shelf",
+        "slot",
         "stored_ns",
         "tags",
         "tick",
         "value",
         "weight",
+        "why",
     )
+
+    shelf: dict[Hashable, Entry]
+    slot: Hashable
 
     def __init__(
         self,
@@ -73,12 +81,9 @@ class Entry:
         self.tags: tuple[Tag, ...] = ()
         self.epoch = self.freq = self.queue = self.tick = self.retry_ns = self.failures = 0
         self.is_absent = False
+        self.why: EventKind | None = None
 
     def deadline_ns(self) -> int:
         """Return when the entry expires if nobody reads it until then."""
         idle_ns = self.policy.idle_ttl_ns
         return min(self.expire_ns, self.read_ns + idle_ns) if idle_ns else self.expire_ns
-
-    def drop(self) -> None:
-        """Let go of the value. Runs the value's finalizers, so no lock may be held."""
-        self.value = MISSING

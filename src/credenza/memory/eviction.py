@@ -29,7 +29,7 @@ class Eviction(Protocol):
     def discard(self, entry: Entry, /) -> None: ...
     def touch(self, entry: Entry, /) -> None: ...
     def victim(self) -> Entry: ...
-    def clear(self) -> None: ...
+    def living(self) -> list[Entry]: ...
 
 
 class S3Fifo:
@@ -40,6 +40,9 @@ class S3Fifo:
     leaves and its key is remembered in a ghost queue. A key that comes back while it is remembered goes straight to the
     main queue, which gives entries that were hit another round for each hit, up to three.
 
+    While nothing was evicted yet, what finds the small queue at its share goes to the main queue, as in the authors'
+    simulator: else a first scan would find the whole cache in the small queue and throw it out.
+
     Differences: an entry that leaves in between is marked and skipped, not unlinked; the ghost keeps hashes, not keys, so
     that it keeps no key alive (two keys of one hash share their luck); costs are weights where the table has a weigher.
 
@@ -48,7 +51,7 @@ class S3Fifo:
         ghosts: how many keys the ghost queue remembers.
     """
 
-    __slots__ = ("_dead", "_ghost", "_main", "_small", "_small_cost", "_small_share")
+    __slots__ = ("_dead", "_ghost", "_is_filling", "_main", "_small", "_small_cost", "_small_share")
 
     needs_touch = False
 
@@ -58,11 +61,12 @@ class S3Fifo:
         self._small_share = max(1, capacity // 10)
         self._small_cost = 0
         self._dead = 0
+        self._is_filling = True
         self._ghost = _Ghost(ghosts)
 
     def admit(self, entry: Entry, /) -> None:
         """Take in a new entry."""
-        if self._ghost.recalls(entry.key):
+        if self._ghost.recalls(entry.key) or (self._is_filling and self._small_cost >= self._small_share):
             self._push_main(entry)
         else:
             entry.queue = SMALL
@@ -96,6 +100,7 @@ class S3Fifo:
 
     def victim(self) -> Entry:
         """Remove and return the entry that has to go; there must be one."""
+        self._is_filling = False
         while True:
             if self._main and self._small_cost < self._small_share:
                 entry = self._main.popleft()
@@ -120,12 +125,9 @@ class S3Fifo:
             self._ghost.add(entry.key)
             return entry
 
-    def clear(self) -> None:
-        """Forget everything, the ghosts too."""
-        self._small.clear()
-        self._main.clear()
-        self._small_cost = self._dead = 0
-        self._ghost.clear()
+    def living(self) -> list[Entry]:
+        """Return all entries."""
+        return [entry for queue in (self._small, self._main) for entry in queue if entry.queue]
 
     def _push_main(self, entry: Entry) -> None:
         entry.queue = MAIN
@@ -157,10 +159,6 @@ class _Ghost:
     def recalls(self, key: Hashable) -> bool:
         """Tell whether `key` is remembered, and forget it."""
         return self._when.pop(hash(key), None) is not None
-
-    def clear(self) -> None:
-        self._order.clear()
-        self._when.clear()
 
 
 class Lru:
@@ -199,6 +197,6 @@ class Lru:
         entry.queue = NONE
         return entry
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._order.clear()
+    def living(self) -> list[Entry]:
+        """Return all entries."""
+        return list(self._order.values())

@@ -18,17 +18,38 @@ _DUE_PER_STORE = 4
 """How many entries a store looks at for expiry: more than one, so that the expired grow fewer while others come."""
 
 
+class Scope:
+    """The keys of one function, apart from all others: those are `(scope, slot)`. Equal only to itself.
+
+    Its entries have a dictionary of their own, so that a hit of the function need not build that tuple.
+    """
+
+    __slots__ = ("entries", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.entries: dict[Hashable, Entry] = {}
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
 class Table:
     """Entries by key, bounded by number and weight, with tags and deadlines.
 
-    `entries.get` may be used without a lock; every method needs the lock of whoever owns the table. What leaves is
-    collected in `gone`, with the reason for those that nobody asked for; the owner takes it from there and drops the
-    values outside the lock, since a value's finalizer may use the cache.
+    The dictionaries of entries may be read without a lock; every method needs the lock of whoever owns the table. What
+    leaves is collected in `gone`; the owner takes it from there and drops the values outside the lock, since a value's
+    finalizer may use the cache.
 
     Args:
         maxsize: the most entries; None for no bound.
         max_weight: the most that their weights may sum up to; None for no bound.
         eviction: "s3fifo" or "lru".
+
+    Attributes:
+        entries: those whose key is of no scope.
+        size: how many entries there are in all.
+        epoch: counts tag invalidations; an entry whose tags were looked at in this epoch is alive.
 
     Raises:
         ConfigurationError: a bound that is no positive int, or an unknown eviction policy.
@@ -44,6 +65,7 @@ class Table:
         "gone",
         "maxsize",
         "needs_touch",
+        "size",
         "tags",
         "weight",
     )
@@ -53,13 +75,14 @@ class Table:
         self._most_entries = _bound("maxsize", maxsize)
         self._most_weight = _bound("max_weight", max_weight)
         self.entries: dict[Hashable, Entry] = {}
+        self.size = 0
         self.epoch = 0
         self.weight = 0
         self.tags = Tags()
         self.expiry = Expiry()
         self.eviction = self._make_eviction(eviction)
         self.needs_touch = self.eviction.needs_touch
-        self.gone: list[tuple[EventKind | None, Entry]] = []
+        self.gone: list[Entry] = []
 
     def _make_eviction(self, name: str) -> Eviction:
         if name == "lru":
@@ -69,6 +92,12 @@ class Table:
             capacity = self._most_weight if self._most_weight < _UNBOUNDED else self._most_entries
             return S3Fifo(capacity, max(1, ghosts))
         raise ConfigurationError(f'eviction must be "s3fifo" or "lru", got {name!r}')
+
+    def find(self, key: Hashable) -> Entry | None:
+        """Return the entry of `key`, alive or not."""
+        if type(key) is tuple and len(key) == 2 and type(key[0]) is Scope:
+            return key[0].entries.get(key[1])
+        return self.entries.get(key)
 
     def is_alive(self, entry: Entry, now_ns: int) -> bool:
         """Tell whether `entry` may still be served, fresh or stale: not expired, not idle, no tag invalidated."""
@@ -87,74 +116,76 @@ class Table:
 
     def put(self, entry: Entry, tags: Iterable[object], now_ns: int) -> None:
         """Store `entry` in the place of whatever had its key, having reclaimed a little and made room."""
-        key = entry.key
         if now_ns >= self.expiry.next_ns:
             self.reclaim(now_ns)
-        old = self.entries.get(key)
-        if old is None:
-            self._make_room(1, entry.weight)
-            self.eviction.admit(entry)
-        else:
+        key = slot = entry.key
+        shelf = self.entries
+        if type(key) is tuple and len(key) == 2 and type(key[0]) is Scope:
+            shelf, slot = key[0].entries, key[1]
+        entry.shelf, entry.slot = shelf, slot
+        old = shelf.get(slot)
+        if old is not None:
             self.eviction.replace(old, entry)
-            self._let_go(old, None)
-        entry.tags = self.tags.attach(tags)
+        else:
+            if self.size >= self._most_entries or self.weight + entry.weight > self._most_weight:
+                self._make_room(entry.weight)
+            self.eviction.admit(entry)
+        if tags:
+            entry.tags = self.tags.attach(tags)
         entry.epoch = self.epoch
-        self.entries[key] = entry
+        shelf[slot] = entry
+        self.size += 1
         self.weight += entry.weight
         self.expiry.add(entry)
         if old is not None:
-            self._make_room(0, 0)
+            self._let_go(old, None)
+            while self.weight > self._most_weight:
+                self._evict()
 
     def remove(self, key: Hashable) -> bool:
         """Take the entry of `key` out; tell whether there was one."""
-        entry = self.entries.pop(key, None)
+        entry = self.find(key)
         if entry is None:
             return False
-        self.eviction.discard(entry)
-        self._let_go(entry, None)
+        self.take_out(entry, None)
         return True
 
-    def expire(self, entry: Entry) -> None:
-        """Take out `entry`, which was found expired or dead, unless it has left already."""
-        if self.entries.get(entry.key) is entry:
-            del self.entries[entry.key]
+    def take_out(self, entry: Entry, why: EventKind | None) -> None:
+        """Take `entry` out, unless it has left already."""
+        if entry.shelf.get(entry.slot) is entry:
+            del entry.shelf[entry.slot]
             self.eviction.discard(entry)
-            self._let_go(entry, EventKind.EXPIRED)
+            self._let_go(entry, why)
 
     def invalidate_tag(self, name: object) -> None:
         """Make every entry that carries `name` dead, in constant time; they are reclaimed as they are met."""
         self.epoch += 1
         self.tags.invalidate(name)
 
-    def clear(self) -> list[Entry]:
-        """Take everything out and return it."""
-        removed = list(self.entries.values())
-        self.entries.clear()
-        self.eviction.clear()
-        self.expiry.clear()
-        self.tags = Tags()
-        self.weight = 0
-        return removed
-
     def reclaim(self, now_ns: int) -> None:
         """Take out a few entries whose time has passed."""
         for entry in self.expiry.due(now_ns, most=_DUE_PER_STORE):
-            self.expire(entry)
+            self.take_out(entry, EventKind.EXPIRED)
 
-    def _make_room(self, entries: int, weight: int) -> None:
-        while len(self.entries) + entries > self._most_entries or self.weight + weight > self._most_weight:
-            victim = self.eviction.victim()
-            del self.entries[victim.key]
-            self._let_go(victim, EventKind.EVICTED)
+    def _make_room(self, weight: int) -> None:
+        while self.size >= self._most_entries or (self.size and self.weight + weight > self._most_weight):
+            self._evict()
+
+    def _evict(self) -> None:
+        victim = self.eviction.victim()
+        del victim.shelf[victim.slot]
+        self._let_go(victim, EventKind.EVICTED)
 
     def _let_go(self, entry: Entry, why: EventKind | None) -> None:
         entry.fast_ns = DEAD
+        entry.why = why
+        self.size -= 1
         self.weight -= entry.weight
         if entry.tags:
             self.tags.detach(entry.tags)
         if entry.tick:
             self.expiry.discard(entry)
-        self.gone.append((why, entry))
+        self.gone.append(entry)
 
 
 def _bound(name: str, bound: int | None) -> int:
@@ -163,5 +194,7 @@ def _bound(name: str, bound: int | None) -> int:
     if isinstance(bound, bool) or not isinstance(bound, int):
         raise ConfigurationError(f"{name} must be an int or None, got {bound!r}")
     if bound < 1:
-        raise ConfigurationError(f"{name} must be at least 1, got {bound!r}; use None for no bound, NoCache() for no cache")
+        raise ConfigurationError(
+            f"{name} must be at least 1, got {bound!r}; use None for no bound, NoCache() for no cache"
+        )
     return bound

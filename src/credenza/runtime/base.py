@@ -3,11 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from ..errors import UsageError
 from ..flight import Flight, Signal
 
-Load = Coroutine[Any, Any, None]  # Any: what passes between a coroutine and whoever drives it
+if TYPE_CHECKING:
+    from ..state import State
+    from ..steps import Request
+
+T = TypeVar("T")
+
+
+def block(flow: Coroutine[Any, Any, T]) -> T:  # Any: what passes between a coroutine and whoever drives it
+    """Run a flow over a runtime that blocks, so that it never suspends, and return its result.
+
+    Raises:
+        UsageError: it did suspend; a coroutine of the async face got into the sync one.
+    """
+    try:
+        flow.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    flow.close()
+    raise UsageError(
+        "a coroutine waited for an event loop in the sync face; use cache.aio for async loaders and sources"
+    )
+
+
+class Load(Protocol):
+    """A load that can run in either colour; it ends its flight, and raises only what concerns its leader alone."""
+
+    def run_plain(self, state: State, run: Runtime, flight: Flight, request: Request, /) -> None:
+        """Call a plain loader in this thread."""
+        ...
+
+    async def run_async(self, state: State, run: Runtime, flight: Flight, request: Request, /) -> None:
+        """Await a loader."""
+        ...
 
 
 class Runtime(Protocol):
@@ -20,28 +54,23 @@ class Runtime(Protocol):
         """Return the event loop that cannot go on while the caller waits, None if waiting blocks none."""
         ...
 
-    def lead(self, flight: Flight, load: Load, /, *, patient: bool) -> None:
+    def lead(self, state: State, load: Load, flight: Flight, request: Request, /) -> None:
         """Run `load` in a copy of the caller's context, as far as it goes without waiting.
 
-        Args:
-            flight: what it loads for; `home` and `cancel` are set where that applies.
-            load: the load's coroutine; it settles the flight, and raises only what concerns its leader alone.
-            patient: the caller has no deadline, so it may be kept until the load ends.
+        A caller that has a deadline, or may leave for another reason, is never kept by a loader that blocks.
         """
         ...
 
-    def start(self, flight: Flight, load: Load, /) -> None:
+    def start(self, state: State, load: Load, flight: Flight, request: Request, /) -> None:
         """Run `load` behind the caller's back, in a copy of its context."""
         ...
 
-    async def call(self, flight: Flight, loader: Callable[..., Any], /, *args: Any, is_async: bool) -> Any:
-        """Call the user's `loader` as this colour does, and wait for what it returns.
+    def check(self, flight: Flight, result: Any, /) -> Any:  # Any: what the user's function returned
+        """Return what a plain loader returned, or what that awaitable brings, or refuse it."""
+        ...
 
-        Args:
-            flight: `cancel` is set while the loader can be stopped.
-            loader: what to call, with `args`.  # Any: the user's function
-            is_async: calling it gives a coroutine.
-        """
+    async def call(self, flight: Flight, loader: Callable[..., Any], /, *args: Any) -> Any:  # Any: the user's function
+        """Await the user's `loader`; `flight.cancel` is set as long as it can be stopped."""
         ...
 
     async def perform(self, action: Callable[[], Any], /, *, is_async: bool) -> Any:  # Any: the user's function

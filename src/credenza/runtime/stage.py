@@ -15,10 +15,10 @@ import contextvars
 import threading
 import types
 from asyncio.tasks import _enter_task, _leave_task, _register_task, _unregister_task
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from .base import Load
+Play = Coroutine[Any, Any, None]  # Any: what passes between a coroutine and whoever drives it
 
 
 class Stages:
@@ -30,20 +30,20 @@ class Stages:
         self._idle = threading.local()
 
     def run(
-        self, loop: asyncio.AbstractEventLoop, load: Load, context: contextvars.Context
+        self, loop: asyncio.AbstractEventLoop, play: Play, context: contextvars.Context
     ) -> asyncio.Task[None] | None:
-        """Run `load` in `context` until it ends or waits; if it waits, return the task of `loop` that goes on with it.
+        """Run `play` in `context` until it ends or waits; if it waits, return the task of `loop` that goes on with it.
 
         Whoever calls has to keep the task: the loop holds it weakly.
 
         Raises:
-            BaseException: what `load` raised in its first step, but for a cancellation, which ends it silently, as in a task.
+            BaseException: what `play` raised in its first step, but for a cancellation, which ends it silently, as in a task.
         """
         stage: _Stage | None = getattr(self._idle, "stage", None)
-        self._idle.stage = None  # the first step may itself lead another load
+        self._idle.stage = None  # the first step may itself lead another one
         if stage is None or stage.loop is not loop or not stage.is_idle():
             stage = _Stage(loop)
-        has_ended = stage.play(load, context)
+        has_ended = stage.perform(play, context)
         if stage.is_idle():
             self._idle.stage = stage
         return None if has_ended else stage.task
@@ -70,21 +70,21 @@ class _Stage:
         """Tell whether the stage is fit for another coroutine."""
         return self._act is None and not self.task.done() and not self.task.cancelling()
 
-    def play(self, load: Load, context: contextvars.Context) -> bool:
+    def perform(self, play: Play, context: contextvars.Context) -> bool:
         """Run the first step; tell whether the coroutine has ended."""
         current = asyncio.current_task(self.loop)
         if current is not None:
             _leave_task(self.loop, current)
         _enter_task(self.loop, self.task)
         try:
-            awaited = context.run(load.send, None)
+            awaited = context.run(play.send, None)
         except (StopIteration, asyncio.CancelledError):
             return True
         finally:
             _leave_task(self.loop, self.task)
             if current is not None:
                 _enter_task(self.loop, current)
-        self._act = _Act(load, context, awaited)
+        self._act = _Act(play, context, awaited)
         _register_task(self.task)
         if self._curtain is not None and not self._curtain.done():
             self._curtain.set_result(None)
@@ -108,10 +108,10 @@ class _Stage:
 class _Act:
     """A coroutine that has run its first step, with its context and what it waits for."""
 
-    __slots__ = ("_awaited", "_context", "_load")
+    __slots__ = ("_awaited", "_context", "_play")
 
-    def __init__(self, load: Load, context: contextvars.Context, awaited: Any) -> None:  # Any: what coroutines yield
-        self._load = load
+    def __init__(self, play: Play, context: contextvars.Context, awaited: Any) -> None:  # Any: what coroutines yield
+        self._play = play
         self._context = context
         self._awaited = awaited
 
@@ -121,7 +121,7 @@ class _Act:
         awaited = self._awaited
         if isinstance(error, asyncio.CancelledError) and asyncio.isfuture(awaited) and awaited.cancel():
             error = None  # it comes back out of what is awaited, as when a task is cancelled while it waits
-        step: Callable[..., Any] = self._load.send
+        step: Callable[..., Any] = self._play.send
         try:
             while True:
                 argument: Any = None
@@ -131,9 +131,9 @@ class _Act:
                     except BaseException as raised:
                         error = raised
                 if error is not None:
-                    step, argument, error = self._load.throw, error, None
+                    step, argument, error = self._play.throw, error, None
                 else:
-                    step = self._load.send
+                    step = self._play.send
                 awaited = self._context.run(step, argument)
         except StopIteration:
             return

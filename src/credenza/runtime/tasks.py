@@ -10,8 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ..flight import Flight, Signal, loading
+from ..state import State
+from ..steps import Request
 from .base import Load
 from .stage import Stages
+from .threads import Threads
 from .workers import Workers
 
 _LOOK_AGAIN_SECONDS = 0.2
@@ -38,29 +41,42 @@ class Tasks:
         """Return None: a task that waits blocks no loop."""
         return None
 
-    def lead(self, flight: Flight, load: Load, /, *, patient: bool) -> None:
-        """Run `load` at once up to where it waits for something, and from there on in a task of its own."""
-        loop, context = _settle_in(flight)
-        flight.task = self._stages.run(loop, load, context)
+    def lead(self, state: State, load: Load, flight: Flight, request: Request, /) -> None:
+        """Run `load` at once up to where it waits for something, and from there on in a task of its own.
 
-    def start(self, flight: Flight, load: Load, /) -> None:
+        A plain loader runs in a worker thread.
+        """
+        if not request.is_async:
+            self._submit(state, load, flight, request)
+            return
+        loop, context = _settle_in(flight)
+        flight.task = self._stages.run(loop, load.run_async(state, self, flight, request), context)
+
+    def start(self, state: State, load: Load, flight: Flight, request: Request, /) -> None:
         """Run `load` in a task of its own, from the loop's next turn on."""
+        if not request.is_async:
+            self._submit(state, load, flight, request)
+            return
         loop, context = _settle_in(flight)
-        flight.task = loop.create_task(load, context=context)
+        flight.task = loop.create_task(load.run_async(state, self, flight, request), context=context)
 
-    async def call(self, flight: Flight, loader: Callable[..., Any], /, *args: Any, is_async: bool) -> Any:
-        """Await it, or run it in a worker thread if it is no coroutine function."""  # Any: the user's function
-        if is_async:
-            result = loader(*args)
-        else:
-            result = await self.offload(functools.partial(loader, *args))
-            if not inspect.isawaitable(result):
-                return result
+    def _submit(self, state: State, load: Load, flight: Flight, request: Request) -> None:
+        """Run a plain loader in a worker; if it turns out to return an awaitable, that is awaited on this loop."""
+        context = contextvars.copy_context()
+        run = Threads(self._workers, asyncio.get_running_loop())
+        self._workers.submit(lambda: context.run(load.run_plain, state, run, flight, request))
+
+    def check(self, flight: Flight, result: Any, /) -> Any:  # Any: what the user's function returned
+        """Return it; plain loaders run in workers, which see to awaitables."""
+        return result
+
+    async def call(self, flight: Flight, loader: Callable[..., Any], /, *args: Any) -> Any:  # Any: the user's function
+        """Await it, and let it be cancelled meanwhile."""
         task = asyncio.current_task()
         assert task is not None
         flight.cancel = functools.partial(_cancel, flight.home, task)
         try:
-            return await result
+            return await loader(*args)
         finally:
             flight.cancel = None
 
@@ -157,9 +173,7 @@ def _tell(
 
 
 def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-    if asyncio._get_running_loop() is loop:
-        task.cancel()
-        return
+    """Cancel `task` from its loop, and not at once: the task may not have begun, and would then never run its load."""
     try:
         loop.call_soon_threadsafe(task.cancel)
     except RuntimeError:

@@ -3,70 +3,69 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
+import inspect
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import UsageError
-from ..flight import Flight, Signal, loading
+from ..flight import Flight, Signal
+from ..state import State
+from ..steps import Request
 from .base import Load
 from .workers import Workers
-
-T = TypeVar("T")
 
 _LOOK_AGAIN_SECONDS = 0.2
 """How often a thread looks whether the event loop that it waits for still runs; a loop that stops tells nobody."""
 
 
-def drive(flow: Coroutine[Any, Any, T]) -> T:  # Any: what passes between a coroutine and whoever drives it
-    """Run a flow that never suspends, and return its result.
-
-    Raises:
-        UsageError: it did suspend; a coroutine of the async face got into the sync one.
-    """
-    try:
-        flow.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    flow.close()
-    raise UsageError("a coroutine waited for an event loop in the sync face; use cache.aio for async loaders and sources")
-
-
 class Threads:
-    """Whoever waits blocks its thread; a leader without a deadline runs its load itself."""
+    """Whoever waits blocks its thread; a leader without a deadline runs its load itself.
 
-    __slots__ = ("_workers",)
+    Args:
+        workers: where loads run that their leader may leave.
+        loop: for a plain loader of the async face, where an awaitable that it returns is awaited.
+    """
 
-    def __init__(self, workers: Workers) -> None:
+    __slots__ = ("_loop", "_workers")
+
+    def __init__(self, workers: Workers, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._workers = workers
+        self._loop = loop
 
     def stuck_loop(self) -> object:
         """Return the event loop of this thread: a task of it could not go on while the thread waits."""
         return asyncio._get_running_loop()
 
-    def lead(self, flight: Flight, load: Load, /, *, patient: bool) -> None:
+    def lead(self, state: State, load: Load, flight: Flight, request: Request, /) -> None:
         """Run `load` here, or in a worker thread if the caller has to be able to leave."""
-        context = contextvars.copy_context()
-        context.run(loading.set, flight)
-        if patient:
-            context.run(drive, load)
+        policy = request.policy
+        if request.timeout_ns is None and policy.soft_timeout_ns is None and policy.load_timeout_ns is None:
+            contextvars.copy_context().run(load.run_plain, state, self, flight, request)
         else:
-            self._workers.submit(lambda: context.run(drive, load))
+            self.start(state, load, flight, request)
 
-    def start(self, flight: Flight, load: Load, /) -> None:
+    def start(self, state: State, load: Load, flight: Flight, request: Request, /) -> None:
         """Run `load` in a worker thread."""
-        self.lead(flight, load, patient=False)
+        context = contextvars.copy_context()
+        self._workers.submit(lambda: context.run(load.run_plain, state, self, flight, request))
 
-    async def call(self, flight: Flight, loader: Callable[..., Any], /, *args: Any, is_async: bool) -> Any:
-        """Call it."""  # Any: the user's function
-        return _checked(loader(*args))
+    def check(self, flight: Flight, result: Any, /) -> Any:  # Any: what the user's function returned
+        """Await a coroutine on the loop of whoever asked; without one, refuse it."""
+        if self._loop is not None and inspect.isawaitable(result):
+            return _await_on(self._loop, flight, result)
+        return _no_coroutine(result)
+
+    async def call(self, flight: Flight, loader: Callable[..., Any], /, *args: Any) -> Any:  # Any: the user's function
+        """Call it; the faces let no coroutine function come this far."""
+        return _no_coroutine(loader(*args))
 
     async def perform(self, action: Callable[[], Any], /, *, is_async: bool) -> Any:  # Any: the user's function
         """Call it."""
-        return _checked(action())
+        return _no_coroutine(action())
 
     async def join(self, signal: Signal, home: Any, timeout_ns: int | None, /) -> bool:  # Any: an event loop
         """Block until the signal is set, the time is over or the loop has stopped."""
@@ -91,8 +90,31 @@ class Threads:
         return rang.is_set()
 
 
-def _checked(result: Any) -> Any:  # Any: what the user's function returned
+def _no_coroutine(result: Any) -> Any:  # Any: what the user's function returned
     if type(result) is CoroutineType:
         result.close()
-        raise UsageError("the sync face got a coroutine, which it cannot await; use cache.aio for async loaders and sources")
+        raise UsageError("the sync face got a coroutine, which it cannot await; use cache.aio for async functions")
     return result
+
+
+def _await_on(loop: asyncio.AbstractEventLoop, flight: Flight, awaitable: Awaitable[Any]) -> Any:
+    """Await what a loader returned in a worker on the loop that asked for it, and block the worker meanwhile."""
+
+    async def awaited() -> Any:  # Any: what the user's function returns in the end
+        return await awaitable
+
+    future = asyncio.run_coroutine_threadsafe(awaited(), loop)
+    for member in flight.crew or (flight,):
+        member.home = loop
+    flight.cancel = future.cancel
+    try:
+        while True:
+            done, _ = concurrent.futures.wait((future,), timeout=_LOOK_AGAIN_SECONDS)
+            if done:
+                return future.result()
+            if not loop.is_running():
+                raise asyncio.CancelledError("the event loop of the loader has stopped")
+    except concurrent.futures.CancelledError:
+        raise asyncio.CancelledError("the loader was cancelled") from None
+    finally:
+        flight.cancel = None

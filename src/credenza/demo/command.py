@@ -1,0 +1,81 @@
+"""`credenza demo`: seeds, tours, serves."""
+
+import asyncio
+import logging
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+_DEFAULT_PORT = 8042
+
+
+class StrategyOption(StrEnum):
+    """How profiles are read and written."""
+
+    CACHE_ASIDE = "cache-aside"
+    WRITE_THROUGH = "write-through"
+    NO_CACHE = "no-cache"
+
+
+def demo(
+    *,
+    tour: Annotated[
+        bool, typer.Option("--tour", help="Print the tour's table and exit: 0 if every promise held.")
+    ] = False,
+    no_tour: Annotated[bool, typer.Option("--no-tour", help="Serve at once, without the tour.")] = False,
+    url: Annotated[
+        str | None, typer.Option(help="With --tour: a service that runs already, instead of one of its own.")
+    ] = None,
+    strategy: Annotated[
+        StrategyOption, typer.Option(help="How profiles are read and written.")
+    ] = StrategyOption.CACHE_ASIDE,
+    ttl: Annotated[str, typer.Option(help="How long a profile is kept: '250ms', '30s', '5m', '1h30m'.")] = "60s",
+    maxsize: Annotated[int, typer.Option(help="How many profiles are kept.")] = 10_000,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help=f"The port, 0 for a free one.  [default: {_DEFAULT_PORT}, with --tour a free one]"
+        ),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(help="sqlite:///path or postgresql+psycopg://…  [default: a file in the user's cache folder]"),
+    ] = None,
+    users: Annotated[int, typer.Option(min=50, help="How many users a new database gets.")] = 20_000,
+) -> None:
+    """Serve a profile page over a real database, made fast by the cache.
+
+    Fills the database on the first run, prints the tour's table, and goes on serving until it is interrupted.
+    """
+    if (tour and no_tour) or (url and not tour):
+        raise typer.BadParameter("--tour and --no-tour exclude each other, and --url needs --tour")
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    try:
+        from . import run  # here, since it needs packages that come with the extra
+    except ModuleNotFoundError as exc:
+        raise typer.Exit(_complain(f"the demo needs {exc.name}; install it: pip install 'credenza[demo]'")) from exc
+    try:
+        if url:
+            kept = asyncio.run(run.tour_of(url))
+        else:
+            settings = run.make_settings(
+                database=database,
+                users=users,
+                strategy=strategy.value,
+                ttl=ttl,
+                maxsize=maxsize,
+            )
+            chosen = port if port is not None else 0 if tour else _DEFAULT_PORT
+            kept = run.run(settings, host=host, port=chosen, mode="tour" if tour else "serve" if no_tour else "both")
+    except run.DemoError as exc:
+        raise typer.Exit(_complain(str(exc))) from exc
+    except KeyboardInterrupt:
+        kept = True
+    raise typer.Exit(0 if kept else 1)
+
+
+def _complain(message: str) -> int:
+    typer.secho(f"credenza demo: {message}", err=True, fg=typer.colors.RED)
+    return 2

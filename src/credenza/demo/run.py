@@ -1,0 +1,104 @@
+"""Puts the demo together: settings, database, service, tour."""
+
+import asyncio
+import socket
+from typing import Literal, cast
+
+from rich.console import Console
+
+from credenza import CacheError
+
+from .client import Client
+from .console import make_console, seed_with_progress, show_tour
+from .errors import DemoError
+from .population import Scale
+from .server import address_of, listen, serve
+from .service import ProfileService
+from .settings import Settings, StrategyName, database_url
+from .tour import Tour
+
+Mode = Literal["tour", "serve", "both"]
+
+_OPEN_FILES = 4096  # both ends of the tour's connections, and room
+
+__all__ = ["DemoError", "make_settings", "run", "tour_of"]
+
+
+def make_settings(*, database: str | None, users: int, strategy: str, ttl: str, maxsize: int) -> Settings:
+    """Return the settings that the options describe.
+
+    Raises:
+        DemoError: one of them is wrong.
+    """
+    scale = Scale(users=users)
+    return Settings(
+        database=database_url(database, scale),
+        scale=scale,
+        strategy=cast("StrategyName", strategy),
+        ttl=ttl,
+        maxsize=maxsize,
+    )
+
+
+def run(settings: Settings, *, host: str, port: int, mode: Mode) -> bool:
+    """Seed if need be, then tour, serve, or both; blocks until that is done.
+
+    Returns:
+        Whether every promise of the tour held.
+
+    Raises:
+        DemoError: it cannot start; the message says what to do.
+    """
+    console = make_console()
+    allow_open_files()
+    listener = listen(host, port)  # before the seeding: whoever cannot listen need not wait
+    try:
+        seed_with_progress(console, settings)
+        service = _make_service(settings)
+    except BaseException:
+        listener.close()
+        raise
+    return asyncio.run(_run(service, listener, console, mode))
+
+
+async def tour_of(url: str) -> bool:
+    """Tour a service that runs already; return whether every promise held."""
+    allow_open_files()
+    return await show_tour(make_console(), Tour(Client(url)))
+
+
+def allow_open_files() -> None:
+    """Raise the limit of open files, which is low on some systems, as far as that goes."""
+    try:
+        import resource  # not everywhere
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _make_service(settings: Settings) -> ProfileService:
+    try:
+        return ProfileService(settings)
+    except CacheError as exc:
+        raise DemoError(str(exc)) from exc
+
+
+async def _run(service: ProfileService, listener: socket.socket, console: Console, mode: Mode) -> bool:
+    address, kept = address_of(listener), True
+
+    async def first() -> bool:
+        nonlocal kept
+        if mode != "serve":
+            kept = await show_tour(console, Tour(Client(address)))
+        if mode != "tour":
+            console.print(f"\nThe profile page is at [bold]{address}/[/bold] (Ctrl+C stops it).")
+        return mode != "tour"
+
+    try:
+        await serve(service, listener, first=first)
+    finally:
+        service.close()  # once more does no harm, and the server closes it only if it came to start
+    return kept

@@ -1,0 +1,89 @@
+"""The function that answers the calls of a cached one, made for its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .functions import AsyncFunctionCache, FunctionCache, Recipe
+from .keys import check_hashable
+
+_PREFIX = "_credenza_"
+
+_SOURCE = """
+{colour} call({parameters}):
+    try:
+        @entry = @entries[{slot}]
+    except KeyError:
+        return {wait}@miss({slot}, {arguments})
+    except TypeError:
+        @check({slot})
+        raise
+    @value = @entry.value
+    if @now_ns() < @entry.fast_ns and @entry.epoch == @table.epoch:
+        if @entry.freq < 3:
+            @entry.freq += 1
+        @tally.hits += 1
+        return @value
+    return {wait}@miss({slot}, {arguments})
+""".replace("@", _PREFIX)
+
+
+def may_have_hit_path(recipe: Recipe) -> bool:
+    """Tell whether the arguments alone make the key, and no name of theirs is one of ours."""
+    return recipe.has_plain_keys and not any(name.startswith(_PREFIX) for name in recipe.binder.names)
+
+
+def make_hit_path(recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) -> Callable[..., Any]:
+    """Return the function that answers calls; a hit is one dictionary look-up and a look at the clock.
+
+    It is compiled from a source with the parameters of the cached function, as `dataclasses` does with `__init__`, so
+    that Python itself binds positional, keyword and default arguments and builds neither a tuple nor a dictionary of
+    them: with one parameter the argument is the place in the function's own dictionary of entries.
+
+    Reading `value` before `fast_ns` is what makes it safe without a lock; see `Entry`.
+    """  # Any: the decorated function's own result
+    state = recipe.engine.state
+    ours = {
+        "entries": recipe.scope.entries,
+        "miss": handle.miss,
+        "check": _check,
+        "now_ns": state.clock_ns,
+        "table": state.table,
+        "tally": recipe.tally,
+    }
+    namespace: dict[str, Any] = {_PREFIX + name: value for name, value in ours.items()}  # Any: what the source names
+    names = ", ".join(recipe.binder.names)
+    source = _SOURCE.format(
+        colour="async def" if recipe.is_async else "def",
+        wait="await " if recipe.is_async else "",
+        parameters=_parameters(recipe, namespace),
+        arguments=names,
+        slot=names if len(recipe.binder.names) == 1 else f"({names})",
+    )
+    exec(compile(source, "<credenza hit path>", "exec"), namespace)  # noqa: S102  # names come from a signature
+    call: Callable[..., Any] = namespace["call"]
+    return call
+
+
+def _parameters(recipe: Recipe, namespace: dict[str, Any]) -> str:
+    """Return the parameter list, with the defaults as names in `namespace`."""
+    parts = []
+    for parameter in recipe.binder.parameters:
+        text = parameter.name
+        if parameter.default is not parameter.empty:
+            default = f"{_PREFIX}default_{parameter.name}"
+            namespace[default] = parameter.default
+            text += f"={default}"
+        parts.append(text)
+    only_positional = [parameter.kind is parameter.POSITIONAL_ONLY for parameter in recipe.binder.parameters].count(
+        True
+    )
+    if only_positional:
+        parts.insert(only_positional, "/")
+    return ", ".join(parts)
+
+
+def _check(slot: object) -> None:
+    """Say what to do about an argument that is not hashable."""
+    check_hashable(slot, what="cached function's argument")
