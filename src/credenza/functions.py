@@ -10,15 +10,16 @@ from typing import Any
 
 from .engine import Engine
 from .errors import ConfigurationError, NotFound, UsageError
-from .flow.read import AGAIN, attempt, finish, read
+from .flow.read import attempt, finish, read, single_load
 from .keys import Binder, Instances, Template, check_hashable, check_tags
 from .memory.table import Scope
 from .policy import Policy
+from .quick import may_be_quick, take_off, touch_down
 from .runtime.base import block
 from .runtime.tasks import is_coroutine_function
 from .sentinel import MISSING
 from .stats import CacheInfo
-from .steps import Request
+from .steps import AGAIN, LEAD, Request, fail, land
 
 KeyMaker = Callable[[tuple[Any, ...]], Hashable]  # Any: the arguments of a call, in the order of the parameters
 
@@ -56,6 +57,7 @@ class Recipe:
             f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
         )
         self.tally = engine.state.new_tally()
+        self.may_be_quick = may_be_quick(engine.state, policy)
         self.binder = Binder(function)
         self._has_one_argument = len(self.binder.names) == 1
         self._instances = Instances()
@@ -119,9 +121,9 @@ class Recipe:
         loader = functools.partial(self.function, *args, **kwargs)
         return Request(key, loader, self.policy, tags, self.tally, self.is_async)
 
-    def quick_request(self, slot: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+    def quick_request(self, slot: Hashable, args: tuple[Any, ...]) -> Request:
         """Return what a call asks for whose key is `(scope, slot)`, and which has no tags."""  # Any: a call's arguments
-        loader = functools.partial(self.function, *args, **kwargs)
+        loader = functools.partial(self.function, *args)
         return Request((self.scope, slot), loader, self.policy, (), self.tally, self.is_async)
 
     def key_for(self, *args: Any, **kwargs: Any) -> Hashable:  # Any: a call's arguments
@@ -185,10 +187,29 @@ class FunctionCache:
         engine = recipe.engine
         return block(read(engine.state, engine.threads, recipe.request(key, bound, args, kwargs)))
 
-    def miss(self, slot: Hashable, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
+    def miss(self, slot: Hashable, *args: Any) -> Any:  # Any: a call's arguments and result
         """Do as `call` for arguments whose key is `(scope, slot)`."""
+        recipe = self._recipe
+        engine = recipe.engine
+        state = engine.state
+        flight = take_off(state, recipe.scope, slot) if recipe.may_be_quick else None
+        if flight is None:
+            return self._miss(slot, args)
+        recipe.tally.misses += 1
+        try:
+            value = engine.threads.run_now(flight, recipe.function, args)
+            if not touch_down(state, flight, value, recipe.policy):
+                land(state, flight, value, recipe.quick_request(slot, args))
+        except BaseException as error:
+            fail(state, flight, error, recipe.quick_request(slot, args))
+            raise
+        if flight.error is not None:
+            raise flight.error
+        return flight.value
+
+    def _miss(self, slot: Hashable, args: tuple[Any, ...]) -> Any:  # Any: a call's arguments and result
         engine = self._recipe.engine
-        request = self._recipe.quick_request(slot, args, kwargs)
+        request = self._recipe.quick_request(slot, args)
         value = attempt(engine.state, engine.threads, request)
         return value if value is not AGAIN else block(finish(engine.state, engine.threads, request))
 
@@ -227,10 +248,33 @@ class AsyncFunctionCache:
         engine = recipe.engine
         return await read(engine.state, engine.tasks, recipe.request(key, bound, args, kwargs))
 
-    async def miss(self, slot: Hashable, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
+    async def miss(self, slot: Hashable, *args: Any) -> Any:  # Any: a call's arguments and result
         """Do as `call` for arguments whose key is `(scope, slot)`."""
+        recipe = self._recipe
+        engine = recipe.engine
+        state = engine.state
+        flight = take_off(state, recipe.scope, slot) if recipe.may_be_quick else None
+        if flight is None:
+            return await self._miss(slot, args)
+        recipe.tally.misses += 1
+        request = recipe.quick_request(slot, args)
+        request.flight, request.move = flight, LEAD
+        try:
+            value = engine.tasks.run_now(state, single_load, flight, request)
+            if value is not AGAIN and not touch_down(state, flight, value, recipe.policy):
+                land(state, flight, value, request)
+        except BaseException as error:
+            fail(state, flight, error, request)
+            raise
+        if value is AGAIN:
+            return await finish(state, engine.tasks, request)
+        if flight.error is not None:
+            raise flight.error
+        return flight.value
+
+    async def _miss(self, slot: Hashable, args: tuple[Any, ...]) -> Any:  # Any: a call's arguments and result
         engine = self._recipe.engine
-        request = self._recipe.quick_request(slot, args, kwargs)
+        request = self._recipe.quick_request(slot, args)
         value = attempt(engine.state, engine.tasks, request)
         return value if value is not AGAIN else await finish(engine.state, engine.tasks, request)
 

@@ -13,18 +13,17 @@ _PREFIX = "_credenza_"
 _SOURCE = """
 {colour} call({parameters}):
     try:
-        @entry = @entries[{slot}]
-    except KeyError:
-        return {wait}@miss({slot}, {arguments})
+        @entry = @find({slot})
     except TypeError:
         @check({slot})
         raise
-    @value = @entry.value
-    if @now_ns() < @entry.fast_ns and @entry.epoch == @table.epoch:
-        if @entry.freq < 3:
-            @entry.freq += 1
-        @tally.hits += 1
-        return @value
+    if @entry is not None:
+        @value = @entry.value
+        if @now_ns() < @entry.fast_ns and @entry.epoch == @table.epoch:
+            if @entry.freq < 3:
+                @entry.freq += 1
+            @tally.hits += 1
+            return @value
     return {wait}@miss({slot}, {arguments})
 """.replace("@", _PREFIX)
 
@@ -45,7 +44,7 @@ def make_hit_path(recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) ->
     """  # Any: the decorated function's own result
     state = recipe.engine.state
     ours = {
-        "entries": recipe.scope.entries,
+        "find": recipe.scope.entries.get,
         "miss": handle.miss,
         "check": _check,
         "now_ns": state.clock_ns,

@@ -39,6 +39,9 @@ class Move(enum.Enum):
     """Wait for the flight, use nothing of it, and ask again: it began before a write that is under way."""
 
 
+AGAIN: Final = object()
+"""No value yet: the caller has to wait, or to ask again."""
+
 SERVE: Final = Move.SERVE
 SERVE_STALE: Final = Move.SERVE_STALE
 REFRESH: Final = Move.REFRESH

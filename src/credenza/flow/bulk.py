@@ -9,8 +9,8 @@ from ..errors import NotFound, UsageError
 from ..flight import Flight, loading
 from ..runtime.base import Runtime, block
 from ..state import State
-from ..steps import JOIN, LEAD, REFRESH, WAIT, Request, approach, fail, land, leave
-from .read import AGAIN, lead, outcome, serve, start_behind, take_turn
+from ..steps import AGAIN, JOIN, LEAD, REFRESH, WAIT, Request, approach, fail, land, leave
+from .read import lead, outcome, serve, start_behind, take_turn
 
 BatchCall = Callable[[Sequence[Any]], Any]  # Any: keys and, in the async face, an awaitable of the mapping
 

@@ -13,6 +13,7 @@ from ..runtime.base import Load, Runtime, block
 from ..state import State
 from ..stats import Status
 from ..steps import (
+    AGAIN,
     JOIN,
     LEAD,
     REFRESH,
@@ -29,10 +30,6 @@ from ..steps import (
     may_begin,
     signal_of,
 )
-
-AGAIN: Final = object()
-"""The flight brought nothing for this caller; it asks again."""
-
 
 class SingleLoad:
     """How the load of one key runs, in either colour. It belongs to no caller: whoever leads merely starts it."""
@@ -69,7 +66,7 @@ class SingleLoad:
                 flight.gate.leave(flight)
 
 
-_single_load: Final = SingleLoad()
+single_load: Final = SingleLoad()
 
 
 def attempt(state: State, run: Runtime, request: Request) -> Any:  # Any: a value of any type
@@ -80,7 +77,7 @@ def attempt(state: State, run: Runtime, request: Request) -> Any:  # Any: a valu
     move = request.move = approach(state, request)
     if move is LEAD:
         flight = request.flight
-        lead(state, run, _single_load, (request,))
+        lead(state, run, single_load, (request,))
         if flight.outcome != LANDED:
             return AGAIN
         request.load_ns = flight.load_ns
@@ -89,7 +86,7 @@ def attempt(state: State, run: Runtime, request: Request) -> Any:  # Any: a valu
     if move is JOIN or move is WAIT:
         return AGAIN
     if move is REFRESH:
-        start_behind(state, run, _single_load, (request,))
+        start_behind(state, run, single_load, (request,))
     return serve(state, request)
 
 

@@ -29,27 +29,19 @@ class Stages:
     def __init__(self) -> None:
         self._idle = threading.local()
 
-    def run(
-        self, loop: asyncio.AbstractEventLoop, play: Play, context: contextvars.Context
-    ) -> asyncio.Task[None] | None:
-        """Run `play` in `context` until it ends or waits; if it waits, return the task of `loop` that goes on with it.
+    def take(self, loop: asyncio.AbstractEventLoop) -> Stage:
+        """Return an idle stage of `loop`, the running one, for the caller alone."""
+        stage: Stage | None = getattr(self._idle, "stage", None)
+        self._idle.stage = None  # what runs on it may want another one
+        return stage if stage is not None and stage.loop is loop and stage.is_idle() else Stage(loop)
 
-        Whoever calls has to keep the task: the loop holds it weakly.
-
-        Raises:
-            BaseException: what `play` raised in its first step, but for a cancellation, which ends it silently, as in a task.
-        """
-        stage: _Stage | None = getattr(self._idle, "stage", None)
-        self._idle.stage = None  # the first step may itself lead another one
-        if stage is None or stage.loop is not loop or not stage.is_idle():
-            stage = _Stage(loop)
-        has_ended = stage.perform(play, context)
+    def give_back(self, stage: Stage) -> None:
+        """Keep `stage` for the next, if it is idle."""
         if stage.is_idle():
             self._idle.stage = stage
-        return None if has_ended else stage.task
 
 
-class _Stage:
+class Stage:
     """A task that waits for a coroutine to go on with."""
 
     __slots__ = ("_act", "_curtain", "loop", "task")
@@ -70,20 +62,31 @@ class _Stage:
         """Tell whether the stage is fit for another coroutine."""
         return self._act is None and not self.task.done() and not self.task.cancelling()
 
-    def perform(self, play: Play, context: contextvars.Context) -> bool:
-        """Run the first step; tell whether the coroutine has ended."""
+    def step(self, context: contextvars.Context, function: Callable[..., Any], *args: Any) -> Any:
+        """Call `function` in `context` while the stage's task is the current one."""  # Any: what coroutines yield
         current = asyncio.current_task(self.loop)
         if current is not None:
             _leave_task(self.loop, current)
         _enter_task(self.loop, self.task)
         try:
-            awaited = context.run(play.send, None)
-        except (StopIteration, asyncio.CancelledError):
-            return True
+            return context.run(function, *args)
         finally:
             _leave_task(self.loop, self.task)
             if current is not None:
                 _enter_task(self.loop, current)
+
+    def perform(self, play: Play, context: contextvars.Context) -> bool:
+        """Run the first step of a coroutine, and go on with it if it waits; tell whether it has ended.
+
+        Whoever calls has to keep `task` if it has not: the loop holds it weakly.
+
+        Raises:
+            BaseException: what the first step raised, but for a cancellation, which ends it silently, as in a task.
+        """
+        try:
+            awaited = self.step(context, play.send, None)
+        except (StopIteration, asyncio.CancelledError):
+            return True
         self._act = _Act(play, context, awaited)
         _register_task(self.task)
         if self._curtain is not None and not self._curtain.done():
@@ -137,3 +140,32 @@ class _Act:
                 awaited = self._context.run(step, argument)
         except StopIteration:
             return
+
+
+class Resumed:
+    """Awaits a coroutine whose first step has been run.
+
+    Args:
+        coroutine: it.
+        awaited: what its first step waits for.
+    """
+
+    __slots__ = ("_awaited", "_coroutine")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:  # Any: what coroutines yield
+        self._coroutine = coroutine
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, Any]:  # Any: as above, and what the coroutine returns
+        step: Callable[..., Any] = self._coroutine.send
+        awaited = self._awaited
+        try:
+            while True:
+                try:
+                    argument: Any = yield awaited
+                except BaseException as error:
+                    awaited = self._coroutine.throw(error)
+                else:
+                    awaited = step(argument)
+        except StopIteration as stop:
+            return stop.value

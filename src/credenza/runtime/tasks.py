@@ -6,14 +6,14 @@ import asyncio
 import contextvars
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..flight import Flight, Signal, loading
 from ..state import State
-from ..steps import Request
+from ..steps import AGAIN, Request
 from .base import Load
-from .stage import Stages
+from .stage import Resumed, Stages
 from .threads import Threads
 from .workers import Workers
 
@@ -50,7 +50,30 @@ class Tasks:
             self._submit(state, load, flight, request)
             return
         loop, context = _settle_in(flight)
-        flight.task = self._stages.run(loop, load.run_async(state, self, flight, request), context)
+        stage = self._stages.take(loop)
+        if not stage.perform(load.run_async(state, self, flight, request), context):
+            flight.task = stage.task
+        self._stages.give_back(stage)
+
+    def run_now(self, state: State, load: Load, flight: Flight, request: Request) -> Any:  # Any: what the user's function returns
+        """Run the first step of the request's loader; return its result, or `AGAIN` if it waits and goes on as a task.
+
+        Raises: what the loader raised in its first step.
+        """
+        loop = flight.home = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+        coroutine = request.loader()
+        stage = self._stages.take(loop)
+        try:
+            awaited = stage.step(context, _first_step, flight, coroutine)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            self._stages.give_back(stage)
+        request.loader = functools.partial(Resumed, coroutine, awaited)
+        flight.task = stage.task
+        stage.perform(load.run_async(state, self, flight, request), context)
+        return AGAIN
 
     def start(self, state: State, load: Load, flight: Flight, request: Request, /) -> None:
         """Run `load` in a task of its own, from the loop's next turn on."""
@@ -128,6 +151,11 @@ class Tasks:
             left -= pause
             if future.done() or left <= 0 or (is_foreign and not home.is_running()):
                 return future.done()
+
+
+def _first_step(flight: Flight, coroutine: Coroutine[Any, Any, Any]) -> Any:  # Any: what coroutines yield and return
+    loading.set(flight)
+    return coroutine.send(None)
 
 
 def _settle_in(flight: Flight) -> tuple[asyncio.AbstractEventLoop, contextvars.Context]:

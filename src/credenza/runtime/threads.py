@@ -12,7 +12,7 @@ from types import CoroutineType
 from typing import Any
 
 from ..errors import UsageError
-from ..flight import Flight, Signal
+from ..flight import Flight, Signal, loading
 from ..state import State
 from ..steps import Request
 from .base import Load
@@ -47,6 +47,11 @@ class Threads:
             contextvars.copy_context().run(load.run_plain, state, self, flight, request)
         else:
             self.start(state, load, flight, request)
+
+    def run_now(self, flight: Flight, loader: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Call a plain loader in this thread, in a copy of the context."""  # Any: the user's function
+        result = contextvars.copy_context().run(_call, flight, loader, args)
+        return _no_coroutine(result) if type(result) is CoroutineType else result
 
     def start(self, state: State, load: Load, flight: Flight, request: Request, /) -> None:
         """Run `load` in a worker thread."""
@@ -88,6 +93,11 @@ class Threads:
                 return rang.is_set()
             left -= pause
         return rang.is_set()
+
+
+def _call(flight: Flight, loader: Callable[..., Any], args: tuple[Any, ...]) -> Any:  # Any: the user's function
+    loading.set(flight)
+    return loader(*args)
 
 
 def _no_coroutine(result: Any) -> Any:  # Any: what the user's function returned
