@@ -12,7 +12,7 @@ from .durations import Duration
 from .engine import Engine, Fetched, check_callable, fetched
 from .flow.bulk import read_many
 from .flow.read import read
-from .keys import check_hashable, check_tags
+from .keys import check_hashable, check_tags, unique_keys
 from .policy import PolicyOptions
 from .runtime.tasks import is_coroutine_function
 from .sentinel import MISSING, MissingType
@@ -95,7 +95,7 @@ class AsyncCache(Generic[K, V]):
         engine, is_async = self._engine, is_coroutine_function(loader)
         requests = [
             engine.request(_hashable(key), loader, timeout, tags, options, is_async=is_async)
-            for key in dict.fromkeys(keys)
+            for key in unique_keys(keys)
         ]
         return cast("dict[K, V]", await read_many(engine.state, engine.tasks, requests, loader))
 

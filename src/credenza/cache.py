@@ -18,7 +18,7 @@ from .errors import ConfigurationError
 from .events import Listener
 from .flow.bulk import read_many
 from .flow.read import read
-from .keys import check_hashable, check_tags
+from .keys import check_hashable, check_tags, unique_keys
 from .memory.table import Table
 from .policy import Policy, PolicyOptions
 from .repository import CacheAside, Repository, Strategy
@@ -80,6 +80,7 @@ class Cache(Generic[K, V]):
         table = Table(maxsize=maxsize, max_weight=max_weight, eviction=eviction)
         state = State(table, clock=clock, weigh=None if weigher is None else _weigh_by(weigher), name=name)
         self._engine = Engine(state, (policy or Policy()).replace(options))
+        self._engine.cache = self
         self.aio: AsyncCache[K, V] = AsyncCache(self._engine)
         """The async face."""
 
@@ -179,7 +180,7 @@ class Cache(Generic[K, V]):
         engine = self._engine
         requests = [
             engine.request(_hashable(key), loader, timeout, tags, options, is_async=False)
-            for key in dict.fromkeys(keys)
+            for key in unique_keys(keys)
         ]
         return cast("dict[K, V]", block(read_many(engine.state, engine.threads, requests, loader)))
 

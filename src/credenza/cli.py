@@ -2,14 +2,27 @@
 
 import importlib.metadata
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
 
 
 def main() -> None:
     """Run the command that the arguments name; the entry point of `credenza` and `python -m credenza`."""
     try:
-        import typer  # here, since it comes with an extra
-    except ModuleNotFoundError:
+        app = make_app()
+    except ModuleNotFoundError as exc:
+        if exc.name != "typer":
+            raise
         sys.exit("credenza's commands need typer; install it: pip install 'credenza[cli]', or 'credenza[demo]' for all")
+    app()
+
+
+def make_app() -> "typer.Typer":
+    """Return the commands; needs the packages of the extra `cli`."""
+    import typer
+
     from .demo.command import demo
 
     app = typer.Typer(name="credenza", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -22,4 +35,5 @@ def main() -> None:
             raise typer.Exit
 
     app.command()(demo)
-    app()
+    del credenza  # typer has it
+    return app

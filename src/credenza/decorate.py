@@ -35,6 +35,11 @@ class CachedFunction(Protocol[P, R_co]):
         """The function itself."""
         ...
 
+    @property
+    def cache(self) -> Any:  # Any: a `Cache` of whatever keys and values, which this module cannot import
+        """The cache that answers the calls."""
+        ...
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -82,6 +87,11 @@ class AsyncCachedFunction(Protocol[P, R_co]):
     @property
     def __wrapped__(self) -> Callable[P, Awaitable[R_co]]:
         """The coroutine function itself."""
+        ...
+
+    @property
+    def cache(self) -> Any:  # Any: as above
+        """The cache that answers the calls."""
         ...
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
@@ -261,6 +271,7 @@ def _dress(call: Any, recipe: Recipe, handle: FunctionCache | AsyncFunctionCache
     functools.update_wrapper(call, recipe.function)
     for name in _HELPERS:
         setattr(call, name, getattr(handle if name in _COLOURED else recipe, name))
+    call.cache = recipe.engine.cache
     weakref.finalize(call, recipe.engine.state.forget_function, recipe.tally, recipe.scope).atexit = False
     return call
 
@@ -314,6 +325,8 @@ class BoundMethod:
     def __getattr__(self, name: str) -> Any:  # Any: a helper, or an attribute of the method
         if name == "__wrapped__":
             return MethodType(self.__func__, self.__self__)
+        if name == "cache":
+            return self._recipe.engine.cache
         if name not in _HELPERS:
             return getattr(self.__func__, name)
         helper = getattr(self._handle if name in _COLOURED else self._recipe, name)

@@ -22,7 +22,7 @@ from .runtime.workers import Workers
 from .sentinel import MISSING, MissingType
 from .state import State, make_entry
 from .stats import Status, Tally
-from .steps import Request
+from .steps import Request, ttl_ns_for
 
 V = TypeVar("V")
 
@@ -47,11 +47,12 @@ class Fetched(Generic[V]):
 class Engine:
     """The state of a cache, its policy and its two runtimes."""
 
-    __slots__ = ("__weakref__", "policy", "state", "tasks", "threads")
+    __slots__ = ("__weakref__", "cache", "policy", "state", "tasks", "threads")
 
     def __init__(self, state: State, policy: Policy) -> None:
         self.state = state
         self.policy = policy
+        self.cache: object = None  # the `Cache`, for functions to tell; a function keeps its cache alive
         self.hire()
         _fork.add(self)
 
@@ -100,7 +101,7 @@ class Engine:
             state.check_open()
             entry = state.table.find(key)
             if entry is not None and not state.table.is_alive(entry, now_ns):
-                state.table.take_out(entry, EventKind.EXPIRED)
+                state.table.take_out(entry, EventKind.EXPIRED if now_ns >= entry.deadline_ns() else None)
                 entry = None
             if entry is not None and now_ns < entry.fresh_ns and not entry.is_absent:
                 state.note_read(entry, now_ns)
@@ -113,15 +114,13 @@ class Engine:
         return value if value is MISSING or entry is None else _copy(entry.policy, value)
 
     def set(self, key: Hashable, value: Any, ttl: Duration | None | MissingType, tags: Iterable[str]) -> None:
-        """Store a written value. A ttl of 0 is refused; what must not be kept need not be set."""  # Any: any value
-        check_hashable(key)
+        """Store a written value, or invalidate its key where a ttl callable says that it is not to be kept."""
+        check_hashable(key)  # Any: a value of any type
         state, policy = self.state, self.policy
-        if ttl is not MISSING:
-            ttl_ns = ttl_ns_of(ttl)
-        elif callable(policy.ttl):
-            ttl_ns = ttl_ns_of(policy.ttl(value))
-        else:
-            ttl_ns = policy.negative_ttl_ns if value is None and policy.negative_ttl_ns else policy.ttl_ns
+        ttl_ns = ttl_ns_for(policy, value, MISSING) if ttl is MISSING else ttl_ns_of(ttl)
+        if not ttl_ns:
+            state.invalidate((key,))
+            return
         now_ns = state.clock_ns()
         state.store(make_entry(state, key, value, policy, ttl_ns, now_ns), check_tags(tags), now_ns)
 

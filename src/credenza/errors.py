@@ -76,10 +76,22 @@ def copy_exception(error: BaseException) -> BaseException:
             BaseException.__setstate__(twin, state)
     except Exception:
         return error
+    for name in _slots_of(kind):
+        if hasattr(error, name):
+            setattr(twin, name, getattr(error, name))
     twin.__cause__ = error.__cause__
     twin.__context__ = error.__context__
     twin.__suppress_context__ = error.__suppress_context__
     return twin.with_traceback(error.__traceback__)
+
+
+def _slots_of(kind: type) -> list[str]:
+    """Return the names of the slots that classes written in Python add to their built-in base."""
+    slots: list[str] = []
+    for base in kind.__mro__:
+        names = base.__dict__.get("__slots__", ()) if base.__module__ != "builtins" else ()
+        slots.extend((names,) if isinstance(names, str) else names)
+    return [name for name in slots if not name.startswith("__")]
 
 
 def _reduced(error: BaseException, native: type) -> tuple[tuple[Any, ...], dict[str, Any] | None]:

@@ -11,9 +11,11 @@ import string
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any  # Any: arguments of calls, whatever they are
+from typing import Any, TypeVar  # Any: arguments of calls, whatever they are
 
 from .errors import ConfigurationError, UsageError
+
+K = TypeVar("K")
 
 _WORDS_THAT_ARE_VALUES = frozenset({"True", "False", "None"})
 _PUNCTUATION_OF_PLAIN_TEXT = ".@+-"
@@ -34,11 +36,19 @@ def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
     """Return the tags as a tuple; a lone str is refused, as it would be taken for its letters."""
     if isinstance(tags, str):
         raise UsageError(f"tags is a collection of tags, got the str {tags!r}; write tags=[{tags!r}]")
-    unique = tuple(dict.fromkeys(tags))
-    for tag in unique:
+    listed = tuple(tags)
+    for tag in listed:
         if not isinstance(tag, str):
             raise UsageError(f"a tag is a str, got {tag!r}; write it as one, such as 'user:42'")
-    return unique
+    return tuple(dict.fromkeys(listed))
+
+
+def unique_keys(keys: Iterable[K]) -> list[K]:
+    """Return each key once, in order; raises `UsageError` for one that is not hashable."""
+    listed = list(keys)
+    for key in listed:
+        check_hashable(key)
+    return list(dict.fromkeys(listed))
 
 
 class Template:

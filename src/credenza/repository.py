@@ -17,13 +17,14 @@ from .flow.write import write
 from .functions import gather_or_cancel
 from .keys import Template, check_tags
 from .memory.entry import Entry
-from .policy import Policy, ttl_ns_of
+from .policy import Policy
 from .runtime.base import Runtime, block
 from .runtime.tasks import is_coroutine_function
+from .sentinel import MISSING
 from .source import AsyncSource, Source
 from .state import make_entry
 from .stats import Status, Tally
-from .steps import Request
+from .steps import Request, ttl_ns_for
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -89,10 +90,12 @@ class _Records(Generic[K, V]):
         request.timeout_ns, request.keeps = timeout_ns_of(timeout), is_cached
         return request
 
-    def written(self, key: K, value: V) -> tuple[Entry, tuple[object, ...]]:
+    def written(self, key: K, value: V) -> tuple[Entry | None, tuple[object, ...]]:
         """Return the entry that write-through stores, and its tags."""
         policy, state = self.policy, self.engine.state
-        ttl_ns = _written_ttl_ns(policy, value)
+        ttl_ns = ttl_ns_for(policy, value, MISSING)
+        if not ttl_ns:
+            return None, ()
         return make_entry(state, self.key_of(key), value, policy, ttl_ns, state.clock_ns()), self.tags_of(key)
 
     async def put(self, run: Runtime, key: K, value: V) -> None:
@@ -273,7 +276,3 @@ def _one_field(text: str) -> Template:
     if len(template.fields) != 1 or "." in template.fields[0]:
         raise ConfigurationError(f'the template of a record\'s key has one field, as in "user:{{}}", got {text!r}')
     return template
-
-
-def _written_ttl_ns(policy: Policy, value: Any) -> int:  # Any: a record
-    return ttl_ns_of(policy.ttl(value)) if callable(policy.ttl) else policy.ttl_ns

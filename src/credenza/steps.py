@@ -135,7 +135,7 @@ def take(state: State, request: Request, entry: Entry, now_ns: int) -> None:
 def _serve(state: State, request: Request, entry: Entry, now_ns: int) -> Move | None:
     """Return the move that serves `entry`, or None if it takes a load first; the lock is held."""
     if not state.table.is_alive(entry, now_ns):
-        state.table.take_out(entry, EventKind.EXPIRED)
+        state.table.take_out(entry, EventKind.EXPIRED if now_ns >= entry.deadline_ns() else None)
         return None
     if now_ns < entry.fresh_ns:
         take(state, request, entry, now_ns)
@@ -224,7 +224,7 @@ def land(state: State, flight: Flight, result: Any, request: Request) -> None:  
         policy = request.policy
         try:
             is_usual = ttl is MISSING and value is not None and not policy.has_own_ttl
-            ttl_ns = policy.ttl_ns if is_usual else _ttl_ns(policy, value, ttl)
+            ttl_ns = policy.ttl_ns if is_usual else ttl_ns_for(policy, value, ttl)
             if ttl_ns:
                 entry = make_entry(state, request.key, value, policy, ttl_ns, now_ns, flight.load_ns)
         except Exception as error:
@@ -233,7 +233,7 @@ def land(state: State, flight: Flight, result: Any, request: Request) -> None:  
     _end(state, flight, LANDED, entry, tags, now_ns)
 
 
-def _ttl_ns(policy: Policy, value: Any, ttl: Any) -> int:  # Any: a value; a ttl or MISSING
+def ttl_ns_for(policy: Policy, value: Any, ttl: Any) -> int:  # Any: a value; a ttl or MISSING
     """Return how long to keep `value`; 0 for not at all."""
     if ttl is not MISSING:
         return 0 if ttl is not None and not nanoseconds_of(ttl, name="ttl") else ttl_ns_of(ttl)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable
 from typing import Any
 
 from ..memory.entry import Entry
 from ..runtime.base import Runtime
 from ..state import State
+
+
+_log = logging.getLogger("credenza")
+
+Written = tuple[Entry | None, tuple[object, ...]]
+"""The entry of a written value, None if it is not to be kept, and its tags."""
 
 
 async def write(
@@ -17,7 +24,7 @@ async def write(
     action: Callable[[], Any],
     *,
     is_async: bool,
-    make: Callable[[], tuple[Entry, tuple[object, ...]]] | None = None,
+    make: Callable[[], Written] | None = None,
 ) -> None:  # Any: what the source returns, which nobody looks at
     """Run `action` inside a fence around `keys`, and invalidate them after it, whether it succeeded or not (I3).
 
@@ -30,10 +37,19 @@ async def write(
         make: makes the written entry and its tags, to be stored instead if no other write was under way (I5).
     """
     permit = state.enter_fence(keys, ())
-    written: tuple[Entry | None, tuple[object, ...]] = (None, ())
+    written: Written = (None, ())
     try:
         await run.perform(action, is_async=is_async)
         if make is not None:
-            written = make()
+            written = _made(keys, make)
     finally:
         state.leave_fence(permit, *written)
+
+
+def _made(keys: tuple[Hashable, ...], make: Callable[[], Written]) -> Written:
+    """Make the entry; the source has taken the write, so a weigher or ttl that raises must not fail it (E1)."""
+    try:
+        return make()
+    except Exception:
+        _log.exception("what was written to %r is not stored, as its ttl or weight could not be told", keys)
+        return None, ()
