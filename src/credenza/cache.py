@@ -179,8 +179,7 @@ class Cache(Generic[K, V]):
         check_sync_loader(loader)
         engine = self._engine
         requests = [
-            engine.request(_hashable(key), loader, timeout, tags, options, is_async=False)
-            for key in unique_keys(keys)
+            engine.request(_hashable(key), loader, timeout, tags, options, is_async=False) for key in unique_keys(keys)
         ]
         return cast("dict[K, V]", block(read_many(engine.state, engine.threads, requests, loader)))
 

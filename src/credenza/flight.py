@@ -63,6 +63,8 @@ class Flight:
         blocks: event loops whose thread waits for it in a sync call.
         was_closed: the cache was closed, which stopped it.
         gate: where it holds a place among the concurrent loads.
+        queue: the gate before which it waits for its turn.
+        spare: a copy of the error that nobody raises, to make the waiters' copies from.
         signal: made for the first who has to wait.
         was_overtaken: an invalidation made the value too old for callers that came after it.
     """
@@ -79,6 +81,8 @@ class Flight:
     signal: Signal | None = None
     parent: Flight | None = None
     gate: Gate | None = None
+    queue: Gate | None = None
+    spare: BaseException | None = None
     crew: tuple[Flight, ...] | None = None
     home: Any = None  # Any: an event loop, of whatever make
     cancel: Callable[[], None] | None = None
@@ -153,7 +157,8 @@ def check_progress(target: Flight, waiting: Flight | None, stuck_loop: object) -
                 f"the loader of {waiting.key!r} waits for {target.key!r}, which waits for {waiting.key!r}; "
                 "load what both need under a key of its own, or call the undecorated function (__wrapped__)"
             ).about(target.key)
-        if stuck_loop is not None and flight.home is stuck_loop:
+        queue = flight.queue
+        if stuck_loop is not None and (flight.home is stuck_loop or (queue is not None and queue.needs(stuck_loop))):
             raise DeadlockError(
                 f"a sync call on an event loop's thread would wait for {flight.key!r}, which a task of that loop is loading; "
                 "await cache.aio there, or call from a worker thread"
@@ -197,6 +202,7 @@ class Gate:
                 self._hand_to(flight)
                 return None
             turn = Signal()
+            flight.queue = self
             self._queue.append((flight, turn))
             return turn
 
@@ -209,6 +215,7 @@ class Gate:
                 flight.gate = None
             else:
                 self._queue = deque(waiting for waiting in self._queue if waiting[0] is not flight)
+                flight.queue = None
             self._call_next()
 
     def lend(self, flight: Flight) -> None:
@@ -224,15 +231,21 @@ class Gate:
             flight.loans -= 1
             self._free -= not flight.loans and flight.gate is self
 
-    def ahead_of(self, flight: Flight) -> list[Flight]:
-        """Return the flights that have to go on before `flight` gets its turn."""
+    def needs(self, loop: object) -> bool:
+        """Tell whether no place can become free unless `loop` goes on."""
         with self._lock:
-            return self.holders + [waiting for waiting, _ in self._queue if waiting is not flight]
+            return bool(self.holders) and all(holder.home is loop for holder in self.holders if not holder.loans)
+
+    def drop_dead(self) -> None:
+        """Take back the places of loads whose event loop has stopped, as nobody will end them."""
+        for holder in list(self.holders):
+            if holder.home is not None and not holder.home.is_running():
+                self.leave(holder)
 
     def _hand_to(self, flight: Flight) -> None:
         self._free -= 1
         self.holders.append(flight)
-        flight.gate = self
+        flight.gate, flight.queue = self, None
 
     def _call_next(self) -> None:
         while self._queue and self._free > 0:

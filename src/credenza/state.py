@@ -253,8 +253,9 @@ class State:
 
     def prune_recent_tags(self) -> None:
         """Forget tag invalidations that no load or write under way could have missed."""
-        if not self.flights and not self.fences:
+        if self.recent_tags and not self.flights and not self.fences:
             self.recent_tags.clear()
+            self.forgotten_epoch = self.table.epoch  # for flights that were taken off the register and still fly
 
     # The whole --------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final
 
 from .durations import nanoseconds_of
-from .errors import LoadTimeout, NotFound
+from .errors import LoadTimeout, NotFound, copy_exception
 from .events import EventKind
 from .flight import ABANDONED, FAILED, LANDED, PENDING, Flight, Signal
 from .keys import check_tags
@@ -183,6 +183,9 @@ def _is_joinable(state: State, flight: Flight, request: Request, now_ns: int) ->
     home_is_gone = flight.home is not None and not flight.home.is_running()
     if home_is_gone or state.is_overtaken(flight.epoch, request.tags):
         state.retire(flight)
+        gate = flight.first().gate
+        if home_is_gone and gate is not None:
+            gate.leave(flight.first())
         return False
     return True
 
@@ -213,24 +216,23 @@ def land(state: State, flight: Flight, result: Any, request: Request) -> None:  
     Publishing and retiring are one step (L8). An error out of a `ttl` callable or a weigher is one of the loader.
     """
     now_ns = state.clock_ns()
-    flight.load_ns = now_ns - flight.began_ns
+    load_ns = now_ns - flight.began_ns
     tags, entry = request.tags, None
     value, ttl = result, MISSING
     if isinstance(result, Loaded):
         value, ttl = result.value, result.ttl
         tags = tuple(dict.fromkeys((*tags, *check_tags(result.tags))))
-    flight.value = value
     if request.keeps:
         policy = request.policy
         try:
             is_usual = ttl is MISSING and value is not None and not policy.has_own_ttl
             ttl_ns = policy.ttl_ns if is_usual else ttl_ns_for(policy, value, ttl)
             if ttl_ns:
-                entry = make_entry(state, request.key, value, policy, ttl_ns, now_ns, flight.load_ns)
+                entry = make_entry(state, request.key, value, policy, ttl_ns, now_ns, load_ns)
         except Exception as error:
             fail(state, flight, error, request)
             return
-    _end(state, flight, LANDED, entry, tags, now_ns)
+    _end(state, flight, LANDED, value, entry, tags, now_ns)
 
 
 def ttl_ns_for(policy: Policy, value: Any, ttl: Any) -> int:  # Any: a value; a ttl or MISSING
@@ -252,27 +254,39 @@ def fail(state: State, flight: Flight, error: BaseException, request: Request) -
     (`CancelledError`, `KeyboardInterrupt` and their like) abandons the flight, and a waiter leads the next one (L2).
     """
     now_ns = state.clock_ns()
-    flight.load_ns = now_ns - flight.began_ns
-    flight.error = error
     entry = None
     if isinstance(error, NotFound) and request.policy.negative_ttl_ns and request.keeps:
         ttl_ns = request.policy.negative_ttl_ns
-        entry = make_entry(state, request.key, error, request.policy, ttl_ns, now_ns, flight.load_ns, is_absent=True)
+        entry = make_entry(
+            state, request.key, error, request.policy, ttl_ns, now_ns, now_ns - flight.began_ns, is_absent=True
+        )
     outcome = FAILED if isinstance(error, Exception) else ABANDONED
     if outcome is FAILED and flight.is_kept and state.events.listeners:
         state.events.emit(EventKind.REFRESH_FAILED, flight.key, type(error).__qualname__)
-    _end(state, flight, outcome, entry, request.tags, now_ns)
+    _end(state, flight, outcome, error, entry, request.tags, now_ns)
 
 
 def _end(
-    state: State, flight: Flight, outcome: int, entry: Entry | None, tags: tuple[object, ...], now_ns: int
+    state: State,
+    flight: Flight,
+    outcome: int,
+    result: Any,  # Any: the value, or the error
+    entry: Entry | None,
+    tags: tuple[object, ...],
+    now_ns: int,
 ) -> None:
     """Publish and retire in one step, then wake whoever waits."""
     table, flights = state.table, state.flights
     kind = None
+    spare = None if outcome == LANDED else copy_exception(result)
     with state.lock:
         if flight.outcome != PENDING:
             return
+        flight.load_ns = now_ns - flight.began_ns
+        if outcome == LANDED:
+            flight.value = result
+        else:
+            flight.error, flight.spare = result, spare
         if flight.crew is None or flight.crew[0] is flight:
             state.loads += 1
             state.load_total_ns += flight.load_ns
@@ -394,4 +408,6 @@ def may_begin(state: State, flight: Flight) -> bool:
             state.retire(member)
             if member.outcome == PENDING:
                 member.outcome = ABANDONED
+                if member.signal is not None:
+                    member.signal.set()
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from ..errors import NotFound, UsageError
@@ -100,12 +100,19 @@ class BatchLoad:
         try:
             if request.policy.max_concurrent_loads is not None and not block(take_turn(state, run, flight, request)):
                 return
-            self._land(state, _mapping(run.check(flight, self._loader(self._keys()))))
+            result = self._loader(self._keys())
+            if run.takes_over(state, self, flight, request, result):
+                return
+            self._land(state, _mapping(result))
         except BaseException as error:
             self._fail(state, error)
         finally:
-            if flight.gate is not None:
+            if flight.gate is not None and not request.is_async:
                 flight.gate.leave(flight)
+
+    def resume(self, request: Request, awaitable: Awaitable[Any]) -> None:  # Any: what the loader brings in the end
+        """Let `run_async` await what the loader has returned, instead of calling it."""
+        self._loader = lambda keys: awaitable
 
     async def run_async(self, state: State, run: Runtime, flight: Flight, request: Request) -> None:
         """Await a loader and end the flights."""

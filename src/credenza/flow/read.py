@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any, Final
 
 from ..errors import LoadTimeout, NotFound, copy_exception
@@ -31,6 +31,10 @@ from ..steps import (
     signal_of,
 )
 
+_LOOK_AGAIN_NS = 200_000_000
+"""How often a load that queues looks for places whose event loop has stopped; such a loop tells nobody."""
+
+
 class SingleLoad:
     """How the load of one key runs, in either colour. It belongs to no caller: whoever leads merely starts it."""
 
@@ -42,14 +46,21 @@ class SingleLoad:
         try:
             if request.policy.max_concurrent_loads is not None and not block(take_turn(state, run, flight, request)):
                 return
-            land(state, flight, run.check(flight, request.loader()), request)
+            result = request.loader()
+            if run.takes_over(state, self, flight, request, result):
+                return
+            land(state, flight, result, request)
         except BaseException as error:
             fail(state, flight, error, request)
             if not isinstance(error, Exception):
                 raise
         finally:
-            if flight.gate is not None:
+            if flight.gate is not None and not request.is_async:
                 flight.gate.leave(flight)
+
+    def resume(self, request: Request, awaitable: Awaitable[Any]) -> None:  # Any: what the loader brings in the end
+        """Let `run_async` await what the loader has returned, instead of calling it."""
+        request.loader = lambda: awaitable
 
     async def run_async(self, state: State, run: Runtime, flight: Flight, request: Request) -> None:
         """Await a loader and end the flight."""
@@ -201,7 +212,7 @@ def _failed(state: State, request: Request, flight: Flight, move: Move) -> Any: 
     if flight.outcome != ABANDONED and not isinstance(error, NotFound):
         if fall_back(state, request, on_error=True):
             return serve(state, request)
-    raise error if move is LEAD else copy_exception(error)
+    raise error if move is LEAD else copy_exception(flight.spare or error)
 
 
 async def _wait(state: State, run: Runtime, request: Request, flight: Flight, ends_ns: int | None) -> bool:
@@ -236,6 +247,9 @@ def _disown(state: State, flight: Flight) -> None:
     """Free the key of a flight whose event loop has stopped; nobody will end it."""
     with state.lock:
         state.retire(flight)
+    first = flight.first()
+    if first.gate is not None:
+        first.gate.leave(first)
 
 
 def _timeout(request: Request) -> LoadTimeout:
@@ -275,15 +289,16 @@ async def take_turn(state: State, run: Runtime, flight: Flight, request: Request
     assert limit is not None
     with state.lock:
         gate = state.gates.setdefault(limit, Gate(limit))
-    turn = gate.enter(flight)
+    turn = None if flight.gate is gate else gate.enter(flight)
     if turn is None:
         return may_begin(state, flight)
     try:
         stuck_loop = run.stuck_loop()
-        if stuck_loop is not None:
-            for other in gate.ahead_of(flight):
-                check_progress(other, None, stuck_loop)
-        await run.join(turn, None, None)
+        while not turn.is_set:
+            if stuck_loop is not None and gate.needs(stuck_loop):
+                check_progress(flight, None, stuck_loop)
+            await run.join(turn, None, _LOOK_AGAIN_NS)
+            gate.drop_dead()
     except BaseException:
         gate.leave(flight)
         raise

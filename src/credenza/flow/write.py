@@ -10,7 +10,6 @@ from ..memory.entry import Entry
 from ..runtime.base import Runtime
 from ..state import State
 
-
 _log = logging.getLogger("credenza")
 
 Written = tuple[Entry | None, tuple[object, ...]]

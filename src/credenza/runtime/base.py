@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..errors import UsageError
@@ -43,6 +43,10 @@ class Load(Protocol):
         """Await a loader."""
         ...
 
+    def resume(self, request: Request, awaitable: Awaitable[Any], /) -> None:  # Any: what the loader brings in the end
+        """Let `run_async` await what a plain loader has returned."""
+        ...
+
 
 class Runtime(Protocol):
     """One colour. Flows are coroutines over this port; a runtime decides what waiting means.
@@ -65,8 +69,14 @@ class Runtime(Protocol):
         """Run `load` behind the caller's back, in a copy of its context."""
         ...
 
-    def check(self, flight: Flight, result: Any, /) -> Any:  # Any: what the user's function returned
-        """Return what a plain loader returned, or what that awaitable brings, or refuse it."""
+    def takes_over(
+        self, state: State, load: Load, flight: Flight, request: Request, result: Any, /
+    ) -> bool:  # Any: what the user's function returned
+        """Look at what a plain loader returned: tell whether it is an awaitable that is awaited elsewhere.
+
+        Raises:
+            UsageError: it is a coroutine, and nobody can await it.
+        """
         ...
 
     async def call(self, flight: Flight, loader: Callable[..., Any], /, *args: Any) -> Any:  # Any: the user's function

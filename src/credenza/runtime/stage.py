@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-import types
 from asyncio.tasks import _enter_task, _leave_task, _register_task, _unregister_task
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
@@ -50,7 +49,7 @@ class Stage:
         self.loop = loop
         self._act: _Act | None = None
         self._curtain: asyncio.Future[None] | None = None
-        self.task: asyncio.Task[None] = asyncio.Task(self._go_on(), loop=loop)
+        self.task: asyncio.Task[None] = asyncio.Task(_Body(self), loop=loop)
         self._hide()
 
     def _hide(self) -> None:
@@ -93,19 +92,49 @@ class Stage:
             self._curtain.set_result(None)
         return False
 
-    async def _go_on(self) -> None:
-        """Be the task's body: wait for a coroutine that has to wait, then be it."""
-        error: BaseException | None = None
-        if self._act is None:
+    def go_on(self, error: BaseException | None) -> Generator[Any, Any, None]:  # Any: what coroutines yield
+        """Wait for a coroutine that has to wait, then be it; `error` was thrown before the task had its first turn."""
+        if error is None and self._act is None:
             self._curtain = self.loop.create_future()
             try:
-                await self._curtain
+                yield from self._curtain
             except BaseException as raised:
-                if self._act is None:
-                    raise
                 error = raised
-        assert self._act is not None
-        await self._act.go_on(error)
+        if self._act is None:
+            if error is not None:
+                raise error
+            return
+        yield from self._act.go_on(error)
+
+
+class _Body(Coroutine[Any, Any, None]):  # Any: what coroutines yield
+    """The coroutine of a stage's task.
+
+    One of Python's own would not run at all if its task is cancelled before the first turn, and the act that it has
+    got by then would never end.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._steps: Generator[Any, Any, None] | None = None
+
+    def send(self, value: Any, /) -> Any:
+        if self._steps is None:
+            self._steps = self._stage.go_on(None)
+        return self._steps.send(value)
+
+    def throw(self, error: Any, *rest: Any) -> Any:
+        if self._steps is not None:
+            return self._steps.throw(error)
+        self._steps = self._stage.go_on(error)
+        return self._steps.send(None)
+
+    def close(self) -> None:
+        if self._steps is not None:
+            self._steps.close()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._stage.go_on(None)
 
 
 class _Act:
@@ -118,7 +147,6 @@ class _Act:
         self._context = context
         self._awaited = awaited
 
-    @types.coroutine
     def go_on(self, error: BaseException | None) -> Generator[Any, Any, None]:  # Any: what coroutines yield
         """Drive the coroutine to its end in its context; `error` came up before it could go on."""
         awaited = self._awaited

@@ -7,6 +7,7 @@ import contextvars
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
+from types import CoroutineType
 from typing import Any
 
 from ..flight import Flight, Signal, loading
@@ -31,10 +32,10 @@ def is_coroutine_function(function: object) -> bool:
 class Tasks:
     """Whoever waits awaits; every load has a task of its own, so that no caller's cancellation can reach it."""
 
-    __slots__ = ("_stages", "_workers")
+    __slots__ = ("_stages", "workers")
 
     def __init__(self, workers: Workers) -> None:
-        self._workers = workers
+        self.workers = workers
         self._stages = Stages()
 
     def stuck_loop(self) -> object:
@@ -55,7 +56,9 @@ class Tasks:
             flight.task = stage.task
         self._stages.give_back(stage)
 
-    def run_now(self, state: State, load: Load, flight: Flight, request: Request) -> Any:  # Any: what the user's function returns
+    def run_now(
+        self, state: State, load: Load, flight: Flight, request: Request
+    ) -> Any:  # Any: what the user's function returns
         """Run the first step of the request's loader; return its result, or `AGAIN` if it waits and goes on as a task.
 
         Raises: what the loader raised in its first step.
@@ -63,6 +66,10 @@ class Tasks:
         loop = flight.home = asyncio.get_running_loop()
         context = contextvars.copy_context()
         coroutine = request.loader()
+        if type(coroutine) is not CoroutineType:
+            request.loader = lambda: coroutine
+            self.lead(state, load, flight, request)
+            return AGAIN
         stage = self._stages.take(loop)
         try:
             awaited = stage.step(context, _first_step, flight, coroutine)
@@ -86,12 +93,14 @@ class Tasks:
     def _submit(self, state: State, load: Load, flight: Flight, request: Request) -> None:
         """Run a plain loader in a worker; if it turns out to return an awaitable, that is awaited on this loop."""
         context = contextvars.copy_context()
-        run = Threads(self._workers, asyncio.get_running_loop())
-        self._workers.submit(lambda: context.run(load.run_plain, state, run, flight, request))
+        run = _Worker(self, asyncio.get_running_loop())
+        self.workers.submit(lambda: context.run(load.run_plain, state, run, flight, request))
 
-    def check(self, flight: Flight, result: Any, /) -> Any:  # Any: what the user's function returned
-        """Return it; plain loaders run in workers, which see to awaitables."""
-        return result
+    def takes_over(
+        self, state: State, load: Load, flight: Flight, request: Request, result: Any, /
+    ) -> bool:  # Any: what the user's function returned
+        """Tell that it does not: plain loaders run over `_Worker`."""
+        return False
 
     async def call(self, flight: Flight, loader: Callable[..., Any], /, *args: Any) -> Any:  # Any: the user's function
         """Await it, and let it be cancelled meanwhile."""
@@ -124,7 +133,7 @@ class Tasks:
             else:
                 _tell(loop, future, result, None)
 
-        self._workers.submit(work)
+        self.workers.submit(work)
         return await future
 
     async def join(self, signal: Signal, home: Any, timeout_ns: int | None, /) -> bool:  # Any: an event loop
@@ -151,6 +160,44 @@ class Tasks:
             left -= pause
             if future.done() or left <= 0 or (is_foreign and not home.is_running()):
                 return future.done()
+
+
+class _Worker:
+    """A worker thread that runs a plain loader for a task: it blocks, and hands awaitables to the task's loop."""
+
+    __slots__ = ("_loop", "_tasks", "_threads")
+
+    def __init__(self, tasks: Tasks, loop: asyncio.AbstractEventLoop) -> None:
+        self._tasks = tasks
+        self._threads = Threads(tasks.workers)
+        self._loop = loop
+
+    def takes_over(
+        self, state: State, load: Load, flight: Flight, request: Request, result: Any, /
+    ) -> bool:  # Any: what the user's function returned
+        """Have an awaitable awaited on the loop of whoever asked, and be free."""
+        if not inspect.isawaitable(result):
+            return False
+        for member in flight.crew or (flight,):
+            member.home = self._loop
+        try:
+            load.resume(request, result)
+            request.is_async = True
+            self._loop.call_soon_threadsafe(self._tasks.start, state, load, flight, request)
+        except RuntimeError:  # the loop is closed, and its waiters with it
+            if isinstance(result, CoroutineType):
+                result.close()
+            request.is_async = False
+            raise asyncio.CancelledError("the event loop of the loader has stopped") from None
+        return True
+
+    def stuck_loop(self) -> object:
+        """See `Threads`."""
+        return self._threads.stuck_loop()
+
+    async def join(self, signal: Signal, home: Any, timeout_ns: int | None, /) -> bool:  # Any: an event loop
+        """See `Threads`."""
+        return await self._threads.join(signal, home, timeout_ns)
 
 
 def _first_step(flight: Flight, coroutine: Coroutine[Any, Any, Any]) -> Any:  # Any: what coroutines yield and return

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextvars
-import inspect
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
 
@@ -27,14 +25,12 @@ class Threads:
 
     Args:
         workers: where loads run that their leader may leave.
-        loop: for a plain loader of the async face, where an awaitable that it returns is awaited.
     """
 
-    __slots__ = ("_loop", "_workers")
+    __slots__ = ("_workers",)
 
-    def __init__(self, workers: Workers, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._loop = loop
 
     def stuck_loop(self) -> object:
         """Return the event loop of this thread: a task of it could not go on while the thread waits."""
@@ -58,11 +54,12 @@ class Threads:
         context = contextvars.copy_context()
         self._workers.submit(lambda: context.run(load.run_plain, state, self, flight, request))
 
-    def check(self, flight: Flight, result: Any, /) -> Any:  # Any: what the user's function returned
-        """Await a coroutine on the loop of whoever asked; without one, refuse it."""
-        if self._loop is not None and inspect.isawaitable(result):
-            return _await_on(self._loop, flight, result)
-        return _no_coroutine(result)
+    def takes_over(
+        self, state: State, load: Load, flight: Flight, request: Request, result: Any, /
+    ) -> bool:  # Any: what the user's function returned
+        """Refuse a coroutine, which nobody here can await."""
+        _no_coroutine(result)
+        return False
 
     async def call(self, flight: Flight, loader: Callable[..., Any], /, *args: Any) -> Any:  # Any: the user's function
         """Call it; the faces let no coroutine function come this far."""
@@ -105,26 +102,3 @@ def _no_coroutine(result: Any) -> Any:  # Any: what the user's function returned
         result.close()
         raise UsageError("the sync face got a coroutine, which it cannot await; use cache.aio for async functions")
     return result
-
-
-def _await_on(loop: asyncio.AbstractEventLoop, flight: Flight, awaitable: Awaitable[Any]) -> Any:
-    """Await what a loader returned in a worker on the loop that asked for it, and block the worker meanwhile."""
-
-    async def awaited() -> Any:  # Any: what the user's function returns in the end
-        return await awaitable
-
-    future = asyncio.run_coroutine_threadsafe(awaited(), loop)
-    for member in flight.crew or (flight,):
-        member.home = loop
-    flight.cancel = future.cancel
-    try:
-        while True:
-            done, _ = concurrent.futures.wait((future,), timeout=_LOOK_AGAIN_SECONDS)
-            if done:
-                return future.result()
-            if not loop.is_running():
-                raise asyncio.CancelledError("the event loop of the loader has stopped")
-    except concurrent.futures.CancelledError:
-        raise asyncio.CancelledError("the loader was cancelled") from None
-    finally:
-        flight.cancel = None
