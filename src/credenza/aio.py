@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
@@ -127,7 +127,7 @@ class AsyncCache(Generic[K, V]):
         self._engine.state.clear()
 
     @asynccontextmanager
-    async def writing(self, *keys: K, tags: Iterable[str] = ()) -> AsyncIterator[None]:
+    async def writing(self, *keys: K, tags: Iterable[str] = ()) -> AsyncGenerator[None]:
         """See `Cache.writing`."""
         for key in keys:
             check_hashable(_hashable(key))
@@ -152,4 +152,4 @@ class AsyncCache(Generic[K, V]):
 
 
 def _hashable(key: object) -> Hashable:
-    return cast("Hashable", key)
+    return key

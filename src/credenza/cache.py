@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
@@ -220,7 +220,7 @@ class Cache(Generic[K, V]):
         self._engine.state.clear()
 
     @contextmanager
-    def writing(self, *keys: K, tags: Iterable[str] = ()) -> Iterator[None]:
+    def writing(self, *keys: K, tags: Iterable[str] = ()) -> Generator[None, None, None]:
         """Fence a write to the database: inside the block nothing loaded is stored for `keys` and `tags`.
 
         Readers go to the source meanwhile. On leaving, normally or by exception, keys and tags are invalidated. Blocks
@@ -245,6 +245,26 @@ class Cache(Generic[K, V]):
         """
         return Decorator(self._engine)
 
+    @overload
+    def repository(
+        self,
+        source: AsyncSource[RK, RV],
+        *,
+        strategy: Strategy | None = None,
+        key: str = "{}",
+        tags: Iterable[str] = (),
+        **options: Unpack[PolicyOptions],
+    ) -> Repository[RK, RV]: ...
+    @overload
+    def repository(
+        self,
+        source: Source[RK, RV],
+        *,
+        strategy: Strategy | None = None,
+        key: str = "{}",
+        tags: Iterable[str] = (),
+        **options: Unpack[PolicyOptions],
+    ) -> Repository[RK, RV]: ...
     def repository(
         self,
         source: Source[RK, RV] | AsyncSource[RK, RV],
@@ -311,7 +331,9 @@ class Cache(Generic[K, V]):
 
 
 @overload
-def cached(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...
+def cached(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]  # the first that fits is meant
+    function: Callable[P, Coroutine[Any, Any, R]], /
+) -> AsyncCachedFunction[P, R]: ...
 @overload
 def cached(function: Callable[P, R], /) -> CachedFunction[P, R]: ...
 @overload
@@ -376,7 +398,7 @@ def cached(
 
 
 def _hashable(key: object) -> Hashable:
-    return cast("Hashable", key)
+    return key
 
 
 def _weigh_by(weigher: Weigher) -> Weigh:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from types import MethodType
@@ -20,18 +21,17 @@ from .stats import CacheInfo
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 D = TypeVar("D")
 
 
-class CachedFunction(Protocol[P, R_co]):
+class CachedFunction(Protocol[P, R]):
     """A function whose calls a cache answers."""
 
     __name__: str
     __qualname__: str
 
     @property
-    def __wrapped__(self) -> Callable[P, R_co]:
+    def __wrapped__(self) -> Callable[P, R]:
         """The function itself."""
         ...
 
@@ -40,21 +40,21 @@ class CachedFunction(Protocol[P, R_co]):
         """The cache that answers the calls."""
         ...
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Forget the result for these arguments; see `Cache.invalidate`."""
         ...
 
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Load now, even if a fresh value is at hand, and store the result; others are served the old one meanwhile."""
         ...
 
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R_co | None:
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the fresh result if it is at hand, else None. Loads nothing and counts nothing."""
         ...
 
-    def many(self, arguments: Iterable[Any], /) -> dict[Any, R_co]:  # Any: the one argument's type is within P
+    def many(self, arguments: Iterable[Any], /) -> dict[Any, R]:  # Any: the one argument's type is within P
         """Return the results for many values of the only argument, without those that are `NotFound`."""
         ...
 
@@ -71,21 +71,21 @@ class CachedFunction(Protocol[P, R_co]):
         ...
 
     @overload
-    def __get__(self, instance: None, owner: type, /) -> CachedFunction[P, R_co]: ...
+    def __get__(self, instance: None, owner: type, /) -> CachedFunction[P, R]: ...
     @overload
     def __get__(
-        self: CachedFunction[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None, /
-    ) -> CachedFunction[Q, R_co]: ...  # Any: the instance that the method is bound to
+        self: CachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None, /
+    ) -> CachedFunction[Q, R]: ...  # Any: the instance that the method is bound to
 
 
-class AsyncCachedFunction(Protocol[P, R_co]):
+class AsyncCachedFunction(Protocol[P, R]):
     """A coroutine function whose calls a cache answers; `refresh` and `many` are coroutines too."""
 
     __name__: str
     __qualname__: str
 
     @property
-    def __wrapped__(self) -> Callable[P, Awaitable[R_co]]:
+    def __wrapped__(self) -> Callable[P, Awaitable[R]]:
         """The coroutine function itself."""
         ...
 
@@ -94,21 +94,21 @@ class AsyncCachedFunction(Protocol[P, R_co]):
         """The cache that answers the calls."""
         ...
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """See `CachedFunction.invalidate`."""
         ...
 
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """See `CachedFunction.refresh`."""
         ...
 
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R_co | None:
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """See `CachedFunction.peek`."""
         ...
 
-    def many(self, arguments: Iterable[Any], /) -> Coroutine[Any, Any, dict[Any, R_co]]:
+    def many(self, arguments: Iterable[Any], /) -> Coroutine[Any, Any, dict[Any, R]]:
         """See `CachedFunction.many`; the loads run concurrently."""  # Any: the one argument's type is within P
         ...
 
@@ -125,22 +125,25 @@ class AsyncCachedFunction(Protocol[P, R_co]):
         ...
 
     @overload
-    def __get__(self, instance: None, owner: type, /) -> AsyncCachedFunction[P, R_co]: ...
+    def __get__(self, instance: None, owner: type, /) -> AsyncCachedFunction[P, R]: ...
     @overload
     def __get__(
-        self: AsyncCachedFunction[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None, /
-    ) -> AsyncCachedFunction[Q, R_co]: ...  # Any: the instance that the method is bound to
+        self: AsyncCachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None, /
+    ) -> AsyncCachedFunction[Q, R]: ...  # Any: the instance that the method is bound to
 
 
 class Decoration(Protocol):
     """What `cached(...)` with options returns: it takes the function."""
 
+    # A coroutine function is a Callable[P, R] too: the first overload that fits is the one that is meant.
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]  # see above
         self, function: Callable[P, Coroutine[Any, Any, Loaded[R]]], /
     ) -> AsyncCachedFunction[P, R]: ...  # Any: what coroutines send and yield
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...
+    def __call__(  # type: ignore[overload-overlap]  # see above
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncCachedFunction[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, Loaded[R]], /) -> CachedFunction[P, R]: ...
     @overload
@@ -155,10 +158,15 @@ class Decorator:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    # A coroutine function is a Callable[P, R] too: the first overload that fits is the one that is meant.
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, Loaded[R]]], /) -> AsyncCachedFunction[P, R]: ...
+    def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]  # see above
+        self, function: Callable[P, Coroutine[Any, Any, Loaded[R]]], /
+    ) -> AsyncCachedFunction[P, R]: ...
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...
+    def __call__(  # type: ignore[overload-overlap]  # see above
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncCachedFunction[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, Loaded[R]], /) -> CachedFunction[P, R]: ...
     @overload
@@ -166,6 +174,7 @@ class Decorator:
     @overload
     def __call__(
         self,
+        /,
         *,
         key: str | Callable[..., Hashable] | None = None,
         tags: Iterable[str] = (),
@@ -348,5 +357,5 @@ class BoundMethod:
 
 def _mark(method: CachedMethod | BoundMethod, recipe: Recipe) -> None:
     """Let `inspect.iscoroutinefunction` know, where it can be told (Python 3.12)."""
-    if recipe.is_async and hasattr(inspect, "markcoroutinefunction"):
+    if sys.version_info >= (3, 12) and recipe.is_async:
         inspect.markcoroutinefunction(method)

@@ -69,7 +69,7 @@ def copy_exception(error: BaseException) -> BaseException:
     try:
         arguments, state = _reduced(error, native)
         twin = kind.__new__(kind, *arguments)
-        native.__init__(twin, *arguments)
+        native.__init__(twin, *arguments)  # type: ignore[misc]  # the built-in base of its own class
         if state:
             if "__notes__" in state:
                 state = {**state, "__notes__": list(state["__notes__"])}
@@ -96,5 +96,5 @@ def _slots_of(kind: type) -> list[str]:
 
 def _reduced(error: BaseException, native: type) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
     """Split `error` into the arguments and the attributes that its built-in base would rebuild it from."""
-    parts: tuple[Any, ...] = native.__reduce__(error)  # type: ignore[assignment]  # typeshed: str | tuple
+    parts: tuple[Any, ...] = native.__reduce__(error)  # type: ignore[assignment,call-arg]  # typeshed: str | tuple
     return parts[1], parts[2] if len(parts) > 2 else None

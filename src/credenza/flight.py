@@ -85,7 +85,7 @@ class Flight:
     spare: BaseException | None = None
     crew: tuple[Flight, ...] | None = None
     home: Any = None  # Any: an event loop, of whatever make
-    cancel: Callable[[], None] | None = None
+    cancel: Callable[[], object] | None = None
     task: object = None
     waits_for: list[Flight] | None = None
     loans: int = 0
@@ -152,7 +152,7 @@ loading: ContextVar[Flight | None] = ContextVar("credenza_loading", default=None
 def check_progress(target: Flight, waiting: Flight | None, stuck_loop: object) -> None:
     """Raise `DeadlockError` if `target` cannot end while `waiting` waits for it and `stuck_loop` is blocked by the call."""
     for flight in _reachable(target):
-        if flight is waiting:
+        if waiting is not None and flight is waiting:
             raise DeadlockError(
                 f"the loader of {waiting.key!r} waits for {target.key!r}, which waits for {waiting.key!r}; "
                 "load what both need under a key of its own, or call the undecorated function (__wrapped__)"

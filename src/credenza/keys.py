@@ -36,7 +36,10 @@ def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
     """Return the tags as a tuple; a lone str is refused, as it would be taken for its letters."""
     if isinstance(tags, str):
         raise UsageError(f"tags is a collection of tags, got the str {tags!r}; write tags=[{tags!r}]")
-    listed = tuple(tags)
+    try:
+        listed = tuple(tags)
+    except TypeError:
+        raise UsageError(f"tags is a collection of tags, got {tags!r}; write tags=[...], or leave it out") from None
     for tag in listed:
         if not isinstance(tag, str):
             raise UsageError(f"a tag is a str, got {tag!r}; write it as one, such as 'user:42'")

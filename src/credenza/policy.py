@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
@@ -133,7 +134,7 @@ class Policy:
     def _check_numbers(self) -> None:
         for name, most in (("jitter", 1.0), ("early_refresh", None)):
             number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, (int, float)) or number != number or number < 0:
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or math.isnan(number) or number < 0:
                 raise ConfigurationError(
                     f"{name} must be a number of at least 0, got {number!r}; use 0 to switch it off"
                 )

@@ -35,20 +35,20 @@ BatchLoader = Callable[[Sequence[K]], Mapping[K, V | Loaded[V]]]
 AsyncBatchLoader = Callable[[Sequence[K]], Awaitable[Mapping[K, V | Loaded[V]]]]
 
 
-class Source(Protocol[K, V]):
+class Source(Protocol[K_contra, V]):
     """Where the truth is. `load_many(keys)`, `store_many(mapping)` and `delete_many(keys)` are used where they exist.
 
     Nothing there: `load` returns None or raises `NotFound`, `load_many` leaves the key out.
     """
 
-    def load(self, key: K, /) -> V | None: ...
-    def store(self, key: K, value: V, /) -> Any: ...  # Any: what it returns is not looked at
-    def delete(self, key: K, /) -> Any: ...  # Any: as above
+    def load(self, key: K_contra, /) -> V | None: ...
+    def store(self, key: K_contra, value: V, /) -> Any: ...  # Any: what it returns is not looked at
+    def delete(self, key: K_contra, /) -> Any: ...  # Any: as above
 
 
-class AsyncSource(Protocol[K, V]):
+class AsyncSource(Protocol[K_contra, V]):
     """The same as `Source`, as coroutines."""
 
-    async def load(self, key: K, /) -> V | None: ...
-    async def store(self, key: K, value: V, /) -> Any: ...  # Any: what it returns is not looked at
-    async def delete(self, key: K, /) -> Any: ...  # Any: as above
+    async def load(self, key: K_contra, /) -> V | None: ...
+    async def store(self, key: K_contra, value: V, /) -> Any: ...  # Any: what it returns is not looked at
+    async def delete(self, key: K_contra, /) -> Any: ...  # Any: as above

@@ -213,8 +213,6 @@ class State:
         if self.flights.get(flight.key) is not flight:
             return False
         del self.flights[flight.key]
-        if self.recent_tags:
-            self.prune_recent_tags()
         return True
 
     def take_gone(self) -> list[Entry]:
@@ -333,7 +331,8 @@ def make_entry(
 ) -> Entry:
     """Return an entry for `value`, weighed, with its ttl shortened by a random share (`jitter`).
 
-    With `is_absent`, the value is the `NotFound` to remember: no weigher knows it, and it is never served stale. Runs the weigher, which is the user's code, so the lock is not held.
+    With `is_absent`, the value is the `NotFound` to remember: no weigher knows it, and it is never served stale. The
+    weigher is the user's code, so the lock is not held.
     """
     weight = 1 if state.weigh is None or is_absent else state.weigh(key, value)
     if policy.jitter and ttl_ns < 1 << 61:

@@ -7,14 +7,14 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 
-from .durations import nanoseconds_of
+from .durations import Duration, nanoseconds_of
 from .errors import LoadTimeout, NotFound, copy_exception
 from .events import EventKind
 from .flight import ABANDONED, FAILED, LANDED, PENDING, Flight, Signal
 from .keys import check_tags
 from .memory.entry import Entry
 from .policy import Policy, ttl_ns_of
-from .sentinel import MISSING
+from .sentinel import MISSING, MissingType
 from .source import Loaded
 from .state import State, make_entry
 from .stats import Status, Tally
@@ -85,7 +85,7 @@ class Request:
         policy: Policy,
         tags: tuple[object, ...],
         tally: Tally,
-        is_async: bool,
+        is_async: bool,  # noqa: FBT001  # made on every miss, where keywords would show in the figures
     ) -> None:
         self.key = key
         self.loader = loader
@@ -218,7 +218,8 @@ def land(state: State, flight: Flight, result: Any, request: Request) -> None:  
     now_ns = state.clock_ns()
     load_ns = now_ns - flight.began_ns
     tags, entry = request.tags, None
-    value, ttl = result, MISSING
+    value: Any = result  # Any: as above
+    ttl: Duration | None | MissingType = MISSING
     if isinstance(result, Loaded):
         value, ttl = result.value, result.ttl
         tags = tuple(dict.fromkeys((*tags, *check_tags(result.tags))))
@@ -276,8 +277,6 @@ def _end(
     now_ns: int,
 ) -> None:
     """Publish and retire in one step, then wake whoever waits."""
-    table, flights = state.table, state.flights
-    kind = None
     spare = None if outcome == LANDED else copy_exception(result)
     with state.lock:
         if flight.outcome != PENDING:
@@ -287,40 +286,45 @@ def _end(
             flight.value = result
         else:
             flight.error, flight.spare = result, spare
-        if flight.crew is None or flight.crew[0] is flight:
-            state.loads += 1
-            state.load_total_ns += flight.load_ns
-            if outcome != LANDED and not isinstance(flight.error, NotFound):
-                state.load_failures += 1
-        is_current = flights.get(flight.key) is flight
-        if is_current:
-            del flights[flight.key]
-            if outcome == FAILED:
-                _note_failure(state, flight, now_ns)
-        if flight.epoch != table.epoch:
-            flight.was_overtaken = state.is_overtaken(flight.epoch, tags)
-        if entry is not None:
-            if not is_current or flight.was_overtaken or (state.fences and state.fences.covers(flight.key, tags)):
-                state.refused_stores += 1
-                kind = EventKind.REFUSED
-            elif not table.fits(entry.weight):
-                table.remove(flight.key)
-                kind = EventKind.TOO_HEAVY
-            else:
-                table.put(entry, tags, now_ns)
-                state.stores += 1
-                kind = EventKind.STORED
-        if state.recent_tags:
-            state.prune_recent_tags()
+        _count_load(state, flight, has_failed=outcome != LANDED)
+        is_current = state.retire(flight)
+        if is_current and outcome == FAILED:
+            _note_failure(state, flight, now_ns)
+        flight.was_overtaken = state.is_overtaken(flight.epoch, tags)
+        kind = None if entry is None else _publish(state, flight, entry, tags, now_ns, is_current=is_current)
+        state.prune_recent_tags()
         flight.outcome = outcome
         signal = flight.signal
         gone = state.take_gone()
     if signal is not None:
         signal.set()
-    if gone:
-        state.bury(gone)
+    state.bury(gone)
     if state.events.listeners:
         _tell(state, flight, kind)
+
+
+def _publish(
+    state: State, flight: Flight, entry: Entry, tags: tuple[object, ...], now_ns: int, *, is_current: bool
+) -> EventKind:
+    """Store what was loaded unless something overtook it; the lock is held."""
+    if not is_current or flight.was_overtaken or (state.fences and state.fences.covers(flight.key, tags)):
+        state.refused_stores += 1
+        return EventKind.REFUSED
+    if not state.table.fits(entry.weight):
+        state.table.remove(flight.key)
+        return EventKind.TOO_HEAVY
+    state.table.put(entry, tags, now_ns)
+    state.stores += 1
+    return EventKind.STORED
+
+
+def _count_load(state: State, flight: Flight, *, has_failed: bool) -> None:
+    """Count a load that ended, one of many keys once; that a record is not there is no failure. The lock is held."""
+    if flight.first() is not flight:
+        return
+    state.loads += 1
+    state.load_total_ns += flight.load_ns
+    state.load_failures += has_failed and not isinstance(flight.error, NotFound)
 
 
 def _tell(state: State, flight: Flight, kind: EventKind | None) -> None:
@@ -373,9 +377,7 @@ def _settle_late(state: State, flight: Flight) -> None:
             seconds = (member.deadline_ns - member.began_ns) / 1e9
             member.error = LoadTimeout(f"the load took longer than load_timeout={seconds:g} s").about(member.key)
             member.load_ns = member.deadline_ns - member.began_ns
-            state.loads += 1
-            state.load_failures += 1
-            state.load_total_ns += member.load_ns
+            _count_load(state, member, has_failed=True)
             if state.retire(member):
                 _note_failure(state, member, member.deadline_ns)
             member.outcome = FAILED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from .errors import NotFound
 
@@ -57,7 +57,8 @@ class CountingLoader(Generic[V]):
         self.calls += 1
         if self.error is not None:
             raise self.error
-        return self._value() if callable(self._value) else self._value
+        value: Any = self._value() if callable(self._value) else self._value  # Any: V, unless V is callable
+        return cast("V", value)
 
 
 class DictSource(Generic[K, V]):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import NotFound, UsageError
 from ..flight import Flight, loading
-from ..runtime.base import Runtime, block
+from ..runtime.base import Runtime, Waiter, block
 from ..state import State
 from ..steps import AGAIN, JOIN, LEAD, REFRESH, WAIT, Request, approach, fail, land, leave
 from .read import lead, outcome, serve, start_behind, take_turn
@@ -94,7 +94,7 @@ class BatchLoad:
         self._requests = requests
         self._loader = loader
 
-    def run_plain(self, state: State, run: Runtime, flight: Flight, request: Request) -> None:
+    def run_plain(self, state: State, run: Waiter, flight: Flight, request: Request) -> None:
         """Call a plain loader in this thread and end the flights; `run` is one that blocks."""
         loading.set(flight)
         try:

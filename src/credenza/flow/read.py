@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Generator, Sequence
 from typing import Any, Final
 
 from ..errors import LoadTimeout, NotFound, copy_exception
 from ..events import EventKind
 from ..flight import ABANDONED, LANDED, PENDING, Flight, Gate, check_progress, loading
-from ..runtime.base import Load, Runtime, block
+from ..runtime.base import Load, Runtime, Waiter, block
 from ..state import State
 from ..stats import Status
 from ..steps import (
@@ -40,7 +40,7 @@ class SingleLoad:
 
     __slots__ = ()
 
-    def run_plain(self, state: State, run: Runtime, flight: Flight, request: Request) -> None:
+    def run_plain(self, state: State, run: Waiter, flight: Flight, request: Request) -> None:
         """Call a plain loader in this thread and end the flight; `run` is one that blocks."""
         loading.set(flight)
         try:
@@ -209,9 +209,9 @@ def _failed(state: State, request: Request, flight: Flight, move: Move) -> Any: 
     assert error is not None
     if flight.was_closed:
         state.check_open()
-    if flight.outcome != ABANDONED and not isinstance(error, NotFound):
-        if fall_back(state, request, on_error=True):
-            return serve(state, request)
+    may_be_stale = flight.outcome != ABANDONED and not isinstance(error, NotFound)
+    if may_be_stale and fall_back(state, request, on_error=True):
+        return serve(state, request)
     raise error if move is LEAD else copy_exception(flight.spare or error)
 
 
@@ -260,7 +260,7 @@ def _timeout(request: Request) -> LoadTimeout:
 
 
 @contextlib.contextmanager
-def _waiting(parent: Flight | None, flight: Flight, stuck_loop: object) -> Iterator[None]:
+def _waiting(parent: Flight | None, flight: Flight, stuck_loop: object) -> Generator[None, None, None]:
     """Let the wait of one loader for another be seen, for as long as it lasts."""
     if stuck_loop is not None:
         check_progress(flight, None, stuck_loop)
@@ -279,7 +279,7 @@ def _waiting(parent: Flight | None, flight: Flight, stuck_loop: object) -> Itera
             flight.blocks = tuple(loop for loop in flight.blocks if loop is not stuck_loop)
 
 
-async def take_turn(state: State, run: Runtime, flight: Flight, request: Request) -> bool:
+async def take_turn(state: State, run: Waiter, flight: Flight, request: Request) -> bool:
     """Queue until few enough loads are under way; tell whether the load is still wanted then.
 
     Raises:

@@ -159,6 +159,9 @@ class _Act:
                 if error is None:
                     try:
                         argument = yield awaited
+                    except GeneratorExit:  # collected with its loop, perhaps after the coroutine
+                        self._context.run(self._play.close)
+                        raise
                     except BaseException as raised:
                         error = raised
                 if error is not None:
@@ -191,6 +194,9 @@ class Resumed:
             while True:
                 try:
                     argument: Any = yield awaited
+                except GeneratorExit:
+                    self._coroutine.close()
+                    raise
                 except BaseException as error:
                     awaited = self._coroutine.throw(error)
                 else:

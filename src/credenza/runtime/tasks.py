@@ -158,7 +158,7 @@ class Tasks:
             pause = min(left, _LOOK_AGAIN_SECONDS) if is_foreign else left
             await asyncio.wait((future,), timeout=pause)
             left -= pause
-            if future.done() or left <= 0 or (is_foreign and not home.is_running()):
+            if future.done() or left <= 0 or (home is not None and home is not loop and not home.is_running()):
                 return future.done()
 
 
