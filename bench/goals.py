@@ -1,0 +1,140 @@
+"""The goals, and whether a figure reaches them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from bench.measure import Samples, Spread
+
+
+class Sense(StrEnum):
+    """On which side of its limit a goal lies."""
+
+    AT_MOST = "≤"
+    AT_LEAST = "≥"
+    ABOVE = ">"
+
+
+class Verdict(StrEnum):
+    """What became of a goal."""
+
+    REACHED = "reached"
+    MISSED = "missed"
+    UNMEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A limit on one figure, with the number it has in the design."""
+
+    number: str
+    measure: str
+    against: str
+    limit: float
+    sense: Sense = Sense.AT_MOST
+    unit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.sense} {self.limit:g}{self.unit}"
+
+    def is_reached(self, value: float) -> bool:
+        """Tell whether `value` is on the right side of the limit."""
+        match self.sense:
+            case Sense.AT_MOST:
+                return value <= self.limit
+            case Sense.AT_LEAST:
+                return value >= self.limit
+            case Sense.ABOVE:
+                return value > self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A goal beside what was measured; `value` is `None` where somebody was missing."""
+
+    goal: Goal
+    value: Spread | None
+    ours: str = ""
+    theirs: str = ""
+    note: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Compare the median with the goal."""
+        if self.value is None:
+            return Verdict.UNMEASURED
+        return Verdict.REACHED if self.goal.is_reached(self.value.median) else Verdict.MISSED
+
+    @property
+    def is_close(self) -> bool:
+        """Tell whether the quartiles lie on both sides of the limit, so that noise may have decided."""
+        if self.value is None:
+            return False
+        return self.goal.is_reached(self.value.low) != self.goal.is_reached(self.value.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Figures that are shown below the goals."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one comparison hands back."""
+
+    outcomes: Sequence[Outcome] = ()
+    tables: Sequence[Table] = field(default_factory=tuple)
+
+
+GOALS = {
+    goal.number: goal
+    for goal in (
+        Goal("P1", "@cached hit on def, one str argument", "functools.lru_cache", 0.75),
+        Goal("P2", "cache.get hit", "cachebox.VTTLCache.get", 0.8),
+        Goal("P3", "await of a @cached hit on async def", "await of an empty async def", 0.8),
+        Goal("P4", "@cached hit", "fastest peer with ttl and stampede protection", 0.12),
+        Goal("P5", "set with ttl, evicting", "cachebox.VTTLCache.insert", 0.5),
+        Goal("P6", "@cached miss, empty loader, sync", "cachebox.cached", 0.7),
+        Goal("P6a", "@cached miss, empty loader, async", "moka-py wait_concurrent", 0.5),
+        Goal("P7", "bytes per entry, keys and values excluded", "cachebox.VTTLCache", 1.0),
+        Goal("P8", "@cached hit, pure table", "cachetools.cached(TTLCache, lock)", 0.15),
+        Goal("P9", "8 threads of hits, total throughput", "1 thread", 0.9, Sense.AT_LEAST),
+        Goal("P10", "loads of one cold key, 10,000 tasks and 64 threads", "one load", 1, Sense.AT_MOST),
+        Goal("H1", "mean hit ratio over the traces", "the best single policy", 0, Sense.ABOVE, " points"),
+        Goal("H2", "worst gap on one trace and size", "the best policy there", 1, Sense.AT_MOST, " points"),
+    )
+}
+
+
+def compare(number: str, samples: Samples, ours: str, theirs: str | None, *, note: str = "") -> Outcome:
+    """Return the outcome of a goal that is a ratio of two contenders' times."""
+    goal = GOALS[number]
+    if theirs is None or ours not in samples.per_operation or theirs not in samples.per_operation:
+        return Outcome(goal, None, note="a contender is not installed")
+    return Outcome(
+        goal,
+        samples.ratio(ours, theirs),
+        f"{samples.spread(ours).median:,.0f} ns",
+        f"{samples.spread(theirs).median:,.0f} ns ({theirs})",
+        note,
+    )
+
+
+def table_of(title: str, samples: Samples, *, base: str, note: str = "") -> Table:
+    """Return everybody's nanoseconds, fastest first, with `base` divided by each."""
+    rows = []
+    for name in sorted(samples.per_operation, key=lambda name: samples.spread(name).median):
+        figure = samples.spread(name)
+        ratio = samples.ratio(base, name).median
+        quartiles = f"{figure.low:,.0f} - {figure.high:,.0f}"
+        rows.append((name, f"{figure.median:,.0f}", quartiles, f"{ratio:.3f}", samples.settings[name]))
+    said = f"{samples.operations:,} operations a round; the empty loop's {samples.loop_ns:.0f} ns are subtracted."
+    columns = ("contender", "ns", "quartiles", f"{base} / it", "setting")
+    return Table(title, columns, rows, f"{said} {note}".rstrip())
