@@ -1,5 +1,6 @@
 """The service over HTTP."""
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -50,7 +51,7 @@ def make_app(service: ProfileService, *, is_stopping: Callable[[], bool] = lambd
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
         yield
-        service.close()
+        await asyncio.to_thread(service.close)
 
     handlers = _Handlers(service)
     return Starlette(

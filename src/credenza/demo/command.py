@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 _DEFAULT_PORT = 8042
+_INTERRUPTED = 130  # what shells expect of a command that Ctrl+C ended
 
 
 class StrategyOption(StrEnum):
@@ -36,12 +37,12 @@ def demo(
     port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65535, help=f"The port, 0 for a free one.  [default: {_DEFAULT_PORT}, with --tour a free one]"
+            min=0, max=65535, help=f"The port, 0 for a free one. Without it {_DEFAULT_PORT}; with --tour a free one."
         ),
     ] = None,
     database: Annotated[
         str | None,
-        typer.Option(help="sqlite:///path or postgresql+psycopg://…  [default: a file in the user's cache folder]"),
+        typer.Option(help="sqlite:///path or postgresql+psycopg://… Without it a file in your cache folder."),
     ] = None,
     users: Annotated[int, typer.Option(min=50, help="How many users a new database gets.")] = 20_000,
 ) -> None:
@@ -71,8 +72,8 @@ def demo(
             kept = run.run(settings, host=host, port=chosen, mode="tour" if tour else "serve" if no_tour else "both")
     except run.DemoError as exc:
         raise typer.Exit(_complain(str(exc))) from exc
-    except KeyboardInterrupt:
-        kept = True
+    except KeyboardInterrupt as exc:
+        raise typer.Exit(_INTERRUPTED) from exc
     raise typer.Exit(0 if kept else 1)
 
 

@@ -27,9 +27,11 @@ def seed_with_progress(console: Console, settings: Settings) -> None:
     url, scale = settings.database, settings.scale
     place = _place(settings)
     if seeding.is_seeded(url, scale):
-        console.print(f"Database: {escape(place)}, {scale.users:,} users, as seeded before.")
+        console.print(f"Database: {escape(place)}, {scale.users:,} users, as seeded before.", soft_wrap=True)
         return
-    console.print(f"Database: {escape(place)} is made now, {scale.users:,} users and {scale.rows:,} rows in all.")
+    console.print(
+        f"Database: {escape(place)} is made now, {scale.users:,} users and {scale.rows:,} rows in all.", soft_wrap=True
+    )
     with _progress(console) as progress:
         task = progress.add_task("Seeding", total=scale.rows)
         seeding.seed(url, scale, lambda rows: progress.advance(task, rows))

@@ -7,6 +7,7 @@ can: SQLite's `interrupt` and psycopg's `cancel_safe` may both be called from an
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar  # Any: a DBAPI connection has no common type
@@ -29,19 +30,23 @@ class Database:
 
     Attributes:
         queries: statements that have reached the database.
-        running: pieces of work that a connection is busy with now.
         cancelled: pieces of work whose statement was stopped.
     """
 
     def __init__(self, url: URL, *, connections: int = 8) -> None:
         self.queries = 0
-        self.running = 0
         self.cancelled = 0
-        self._lock = threading.Lock()  # guards the counters, which every worker writes
+        self._lock = threading.Lock()  # guards the counters and the set of jobs, which every worker writes
+        self._jobs: set[_Job[Any]] = set()
         self._engine = open_engine(url, connections=connections)
         self._workers = ThreadPoolExecutor(connections, thread_name_prefix="database")
         self._stopping: set[asyncio.Task[None]] = set()
         event.listen(self._engine, "before_cursor_execute", self._count_query)
+
+    @property
+    def running(self) -> int:
+        """How many pieces of work connections are busy with now."""
+        return len(self._jobs)
 
     @property
     def engine(self) -> Engine:
@@ -76,18 +81,27 @@ class Database:
             raise DatabaseFailed("the database could not answer") from exc
 
     def close(self) -> None:
-        """Close all connections; what still runs is stopped by the caller's cancellation, not here."""
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        """Close all connections; blocks until the statements that still run have been stopped."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        while jobs := self._running_jobs():
+            for job in jobs:
+                job.stop()
+            time.sleep(_BETWEEN_STOPS)
+        self._workers.shutdown(wait=True)
         self._engine.dispose()
 
     def _run(self, job: "_Job[T]") -> T:
         with self._lock:
-            self.running += 1
+            self._jobs.add(job)
         try:
             return job.run()
         finally:
             with self._lock:
-                self.running -= 1
+                self._jobs.discard(job)
+
+    def _running_jobs(self) -> "list[_Job[Any]]":
+        with self._lock:
+            return list(self._jobs)
 
     async def _stop(self, job: "_Job[T]", outcome: "asyncio.Future[T]") -> None:
         """Stop until it has stopped: a stop between two statements hits nothing, and the next one would run on."""

@@ -1,6 +1,7 @@
 """Puts the demo together: settings, database, service, tour."""
 
 import asyncio
+import contextlib
 import socket
 from typing import Literal, cast
 
@@ -58,7 +59,10 @@ def run(settings: Settings, *, host: str, port: int, mode: Mode) -> bool:
     except BaseException:
         listener.close()
         raise
-    return asyncio.run(_run(service, listener, console, mode))
+    visit = _Visit(service, listener, console, mode)
+    with contextlib.suppress(KeyboardInterrupt):  # how serving ends
+        asyncio.run(visit.run())
+    return visit.is_kept
 
 
 async def tour_of(url: str) -> bool:
@@ -86,19 +90,27 @@ def _make_service(settings: Settings) -> ProfileService:
         raise DemoError(str(exc)) from exc
 
 
-async def _run(service: ProfileService, listener: socket.socket, console: Console, mode: Mode) -> bool:
-    address, kept = address_of(listener), True
+class _Visit:
+    """One run of the service. `is_kept`: whether every promise of the tour held; not if it was interrupted."""
 
-    async def first() -> bool:
-        nonlocal kept
-        if mode != "serve":
-            kept = await show_tour(console, Tour(Client(address)))
-        if mode != "tour":
-            console.print(f"\nThe profile page is at [bold]{address}/[/bold] (Ctrl+C stops it).")
-        return mode != "tour"
+    def __init__(self, service: ProfileService, listener: socket.socket, console: Console, mode: Mode) -> None:
+        self.is_kept = mode == "serve"
+        self._service = service
+        self._listener = listener
+        self._console = console
+        self._mode = mode
 
-    try:
-        await serve(service, listener, first=first)
-    finally:
-        service.close()  # once more does no harm, and the server closes it only if it came to start
-    return kept
+    async def run(self) -> None:
+        try:
+            await serve(self._service, self._listener, first=self._begin)
+        finally:
+            self._service.close()  # once more does no harm, and the server closes it only if it came to start
+
+    async def _begin(self) -> bool:
+        """Tour; tell whether to go on serving."""
+        address = address_of(self._listener)
+        if self._mode != "serve":
+            self.is_kept = await show_tour(self._console, Tour(Client(address)))
+        if self._mode != "tour":
+            self._console.print(f"\nThe profile page is at [bold]{address}/[/bold] (Ctrl+C stops it).", soft_wrap=True)
+        return self._mode != "tour"

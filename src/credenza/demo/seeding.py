@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, NullPool, Table, create_engine, insert, inspect, select, text
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
@@ -31,14 +32,17 @@ def open_engine(url: URL, *, connections: int) -> Engine:
         return create_engine(
             url, pool_size=connections, max_overflow=0, hide_parameters=True, connect_args={"timeout": 30}
         )
-    return create_engine(
-        url,
-        pool_size=connections,
-        max_overflow=0,
-        pool_pre_ping=True,
-        hide_parameters=True,  # what people are called has no place in a log
-        execution_options={"schema_translate_map": {None: SCHEMA}},
-    )
+    try:
+        return create_engine(
+            url,
+            pool_size=connections,
+            max_overflow=0,
+            pool_pre_ping=True,
+            hide_parameters=True,  # what people are called has no place in a log
+            execution_options={"schema_translate_map": {None: SCHEMA}},
+        )
+    except ModuleNotFoundError as exc:
+        raise DemoError(f"PostgreSQL needs {exc.name}; install it: pip install 'credenza[postgres]'") from exc
 
 
 def is_seeded(url: URL, scale: Scale) -> bool:
@@ -125,10 +129,23 @@ def _fill(connection: Connection, scale: Scale, progress: Progress) -> None:
     ]
     for table, rows in sources:
         while batch := list(islice(rows, _BATCH)):
-            connection.execute(insert(table), batch)
+            _insert(connection, table, batch)
             progress(len(batch))
     connection.execute(insert(seeding), [{"version": VERSION, "users": scale.users, "random_seed": scale.random_seed}])
     connection.execute(text("ANALYZE"))
+
+
+def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.execute(insert(table), rows)
+        return
+    # PostgreSQL's own way of taking rows in bulk, several times as fast as statements are.
+    names = list(rows[0])
+    driver: Any = connection.connection.driver_connection  # the driver's own connection has no type of ours
+    command = f"COPY {SCHEMA}.{table.name} ({', '.join(names)}) FROM STDIN"
+    with driver.cursor() as cursor, cursor.copy(command) as copy:
+        for row in rows:
+            copy.write_row([row[name] for name in names])
 
 
 def _is_current(connection: Connection, scale: Scale) -> bool:
