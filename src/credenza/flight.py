@@ -236,11 +236,19 @@ class Gate:
         with self._lock:
             return bool(self.holders) and all(holder.home is loop for holder in self.holders if not holder.loans)
 
-    def drop_dead(self) -> None:
-        """Take back the places of loads whose event loop has stopped, as nobody will end them."""
+    def drop_dead(self, now_ns: int) -> list[Flight]:
+        """Take back the places of loads that nobody will end in time: their event loop has stopped, or they are late.
+
+        Returns those that are late and have not been ended.
+        """
+        late = []
         for holder in list(self.holders):
-            if holder.home is not None and not holder.home.is_running():
+            is_late = now_ns >= holder.deadline_ns
+            if is_late or (holder.home is not None and not holder.home.is_running()):
                 self.leave(holder)
+            if is_late and holder.outcome == PENDING:
+                late.append(holder)
+        return late
 
     def _hand_to(self, flight: Flight) -> None:
         self._free -= 1

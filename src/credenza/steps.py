@@ -71,6 +71,7 @@ class Request:
     seen_epoch: int = 0
     status: Status = Status.MISS
     value: Any = MISSING  # Any: a value of any type
+    awaitable: Any = None  # Any: what a plain loader returned in the async face, if it is to be awaited
     is_absent: bool = False
     is_stale: bool = False
     age_ns: int = 0

@@ -10,7 +10,7 @@ from ..flight import Flight, loading
 from ..runtime.base import Runtime, Waiter, block
 from ..state import State
 from ..steps import AGAIN, JOIN, LEAD, REFRESH, WAIT, Request, approach, fail, land, leave
-from .read import lead, outcome, serve, start_behind, take_turn
+from .read import drop_awaitable, lead, outcome, serve, start_behind, take_turn
 
 BatchCall = Callable[[Sequence[Any]], Any]  # Any: keys and, in the async face, an awaitable of the mapping
 
@@ -112,12 +112,14 @@ class BatchLoad:
 
     def resume(self, request: Request, awaitable: Awaitable[Any]) -> None:  # Any: what the loader brings in the end
         """Let `run_async` await what the loader has returned, instead of calling it."""
+        request.awaitable = awaitable
         self._loader = lambda keys: awaitable
 
     async def run_async(self, state: State, run: Runtime, flight: Flight, request: Request) -> None:
         """Await a loader and end the flights."""
         try:
             if request.policy.max_concurrent_loads is not None and not await take_turn(state, run, flight, request):
+                drop_awaitable(request)
                 return
             self._land(state, _mapping(await run.call(flight, self._loader, self._keys())))
         except BaseException as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Coroutine, Generator, Sequence
 from typing import Any, Final
 
 from ..errors import LoadTimeout, NotFound, copy_exception
@@ -60,12 +60,14 @@ class SingleLoad:
 
     def resume(self, request: Request, awaitable: Awaitable[Any]) -> None:  # Any: what the loader brings in the end
         """Let `run_async` await what the loader has returned, instead of calling it."""
+        request.awaitable = awaitable
         request.loader = lambda: awaitable
 
     async def run_async(self, state: State, run: Runtime, flight: Flight, request: Request) -> None:
         """Await a loader and end the flight."""
         try:
             if request.policy.max_concurrent_loads is not None and not await take_turn(state, run, flight, request):
+                drop_awaitable(request)
                 return
             land(state, flight, await run.call(flight, request.loader), request)
         except BaseException as error:
@@ -75,6 +77,12 @@ class SingleLoad:
         finally:
             if flight.gate is not None:
                 flight.gate.leave(flight)
+
+
+def drop_awaitable(request: Request) -> None:
+    """Close a coroutine that a plain loader returned and that nobody wants any more, as it would complain."""
+    if isinstance(request.awaitable, Coroutine):
+        request.awaitable.close()
 
 
 single_load: Final = SingleLoad()
@@ -298,7 +306,8 @@ async def take_turn(state: State, run: Waiter, flight: Flight, request: Request)
             if stuck_loop is not None and gate.needs(stuck_loop):
                 check_progress(flight, None, stuck_loop)
             await run.join(turn, None, _LOOK_AGAIN_NS)
-            gate.drop_dead()
+            for late in gate.drop_dead(state.clock_ns()):
+                give_up_late(state, late)
     except BaseException:
         gate.leave(flight)
         raise

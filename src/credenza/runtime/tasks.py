@@ -10,9 +10,10 @@ from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any
 
+from ..durations import NANOSECONDS
 from ..flight import Flight, Signal, loading
 from ..state import State
-from ..steps import AGAIN, Request
+from ..steps import AGAIN, Request, give_up_late
 from .base import Load
 from .stage import Resumed, Stages
 from .threads import Threads
@@ -54,6 +55,7 @@ class Tasks:
         stage = self._stages.take(loop)
         if not stage.perform(load.run_async(state, self, flight, request), context):
             flight.task = stage.task
+            _set_alarm(state, flight, loop, stage.task)
         self._stages.give_back(stage)
 
     def run_now(
@@ -88,7 +90,8 @@ class Tasks:
             self._submit(state, load, flight, request)
             return
         loop, context = _settle_in(flight)
-        flight.task = loop.create_task(load.run_async(state, self, flight, request), context=context)
+        task = flight.task = loop.create_task(load.run_async(state, self, flight, request), context=context)
+        _set_alarm(state, flight, loop, task)
 
     def _submit(self, state: State, load: Load, flight: Flight, request: Request) -> None:
         """Run a plain loader in a worker; if it turns out to return an awaitable, that is awaited on this loop."""
@@ -203,6 +206,14 @@ class _Worker:
 def _first_step(flight: Flight, coroutine: Coroutine[Any, Any, Any]) -> Any:  # Any: what coroutines yield and return
     loading.set(flight)
     return coroutine.send(None)
+
+
+def _set_alarm(state: State, flight: Flight, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+    """End the load at its deadline even if nobody waits for it any more."""
+    if flight.has_deadline():
+        seconds = (flight.deadline_ns - flight.began_ns) / NANOSECONDS
+        alarm = loop.call_later(seconds, give_up_late, state, flight)
+        task.add_done_callback(lambda _: alarm.cancel())
 
 
 def _settle_in(flight: Flight) -> tuple[asyncio.AbstractEventLoop, contextvars.Context]:
