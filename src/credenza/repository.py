@@ -115,10 +115,10 @@ class _Records(Generic[K, V]):
             return
         await write(self.engine.state, run, (self.key_of(key),), action, is_async=self.is_async)
 
-    async def fetch(self, run: Runtime, key: K, timeout: Duration | None) -> Fetched[V]:
+    async def fetch(self, run: Runtime, key: K, timeout: Duration | None) -> Fetched[V | None]:
         """Read a record, in the caller's colour."""
         request = self.request(key, timeout)
-        value = cast("V", await read(self.engine.state, run, request))
+        value = cast("V | None", await read(self.engine.state, run, request))
         if not request.keeps:
             self.engine.state.bypasses += 1
             request.status = Status.BYPASS
@@ -183,7 +183,7 @@ class Repository(Generic[K, V]):
         """
         return self.fetch(key, timeout=timeout).value
 
-    def fetch(self, key: K, *, timeout: Duration | None = None) -> Fetched[V]:
+    def fetch(self, key: K, *, timeout: Duration | None = None) -> Fetched[V | None]:
         """Do as `get`, and tell where the record came from."""
         self._check_colour()
         return block(self._records.fetch(self._records.engine.threads, key, timeout))
@@ -230,7 +230,7 @@ class AsyncRepository(Generic[K, V]):
         """See `Repository.get`."""
         return (await self.fetch(key, timeout=timeout)).value
 
-    async def fetch(self, key: K, *, timeout: Duration | None = None) -> Fetched[V]:
+    async def fetch(self, key: K, *, timeout: Duration | None = None) -> Fetched[V | None]:
         """See `Repository.fetch`."""
         return await self._records.fetch(self._records.engine.tasks, key, timeout)
 

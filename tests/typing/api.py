@@ -228,7 +228,7 @@ async def use_repository() -> None:
     """The async face of a repository."""
     assert_type(people, Repository[int, User])
     assert_type(await people.aio.get(1), User | None)
-    assert_type((await people.aio.fetch(1)).value, User)
+    assert_type((await people.aio.fetch(1)).value, User | None)
     await people.aio.put(1, User("Ann"))
 
 
