@@ -23,7 +23,7 @@ from credenza.demo.service import ProfileService
 from credenza.demo.settings import Settings
 
 SCALE = Scale(users=300)
-DEADLINE = 10.0  # seconds that a condition may take on a slow machine
+DEADLINE = 30.0  # seconds that a condition may take on a slow machine
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

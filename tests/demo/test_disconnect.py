@@ -22,6 +22,8 @@ Serve = Callable[[ProfileService], AbstractContextManager[Browser]]
 MakeService = Callable[..., ProfileService]
 Until = Callable[[Callable[[], bool], str], None]
 
+pytestmark = pytest.mark.timeout(60)  # a stampede without protection is 500 queries
+
 ENDLESS = text(
     "WITH RECURSIVE endless(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM endless WHERE i < 2000000000)"
     " SELECT count(*) FROM endless"

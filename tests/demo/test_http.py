@@ -21,6 +21,8 @@ from .conftest import SCALE, Browser, serving
 Serve = Callable[[ProfileService], AbstractContextManager[Browser]]
 MakeService = Callable[..., ProfileService]
 
+pytestmark = pytest.mark.timeout(60)  # a stampede without protection is 500 queries
+
 
 @pytest.fixture(scope="module")
 def refusing(sqlite_url: URL) -> Iterator[Browser]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from .errors import DemoError
 
-_TIMEOUT = 120.0
+_TIMEOUT = 600.0  # a stampede without protection may take that long on a slow machine
 _CONNECTS_AT_ONCE = 50  # listen queues are short on some systems
 
 

@@ -1,9 +1,8 @@
 """`credenza demo`: seeds, tours, serves."""
 
-import asyncio
 import logging
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -52,29 +51,33 @@ def demo(
     """
     if (tour and no_tour) or (url and not tour):
         raise typer.BadParameter("--tour and --no-tour exclude each other, and --url needs --tour")
+    status = _start(
+        url=url,
+        database=database,
+        users=users,
+        strategy=strategy.value,
+        ttl=ttl,
+        maxsize=maxsize,
+        host=host,
+        port=port if port is not None else 0 if tour else _DEFAULT_PORT,
+        mode="tour" if tour else "serve" if no_tour else "both",
+    )
+    raise typer.Exit(status)
+
+
+def _start(**options: Any) -> int:  # Any: those of `run.start`, which checks them
+    """Run the demo and return the exit status."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
         from . import run  # here, since it needs packages that come with the extra
     except ModuleNotFoundError as exc:
-        raise typer.Exit(_complain(f"the demo needs {exc.name}; install it: pip install 'credenza[demo]'")) from exc
+        return _complain(f"the demo needs {exc.name}; install it: pip install 'credenza[demo]'")
     try:
-        if url:
-            kept = asyncio.run(run.tour_of(url))
-        else:
-            settings = run.make_settings(
-                database=database,
-                users=users,
-                strategy=strategy.value,
-                ttl=ttl,
-                maxsize=maxsize,
-            )
-            chosen = port if port is not None else 0 if tour else _DEFAULT_PORT
-            kept = run.run(settings, host=host, port=chosen, mode="tour" if tour else "serve" if no_tour else "both")
+        return 0 if run.start(**options) else 1
     except run.DemoError as exc:
-        raise typer.Exit(_complain(str(exc))) from exc
-    except KeyboardInterrupt as exc:
-        raise typer.Exit(_INTERRUPTED) from exc
-    raise typer.Exit(0 if kept else 1)
+        return _complain(str(exc))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 def _complain(message: str) -> int:

@@ -22,7 +22,44 @@ Mode = Literal["tour", "serve", "both"]
 
 _OPEN_FILES = 4096  # both ends of the tour's connections, and room
 
-__all__ = ["DemoError", "make_settings", "run", "tour_of"]
+__all__ = ["DemoError", "start"]
+
+
+def start(
+    *,
+    url: str | None,
+    database: str | None,
+    users: int,
+    strategy: str,
+    ttl: str,
+    maxsize: int,
+    host: str,
+    port: int,
+    mode: Mode,
+) -> bool:
+    """Do what the command's options say; blocks until that is done.
+
+    Args:
+        url: a service that runs already, to be toured; the options of a service of our own are not looked at then.
+        database: a URL, None for the default file.
+        users: how many a new database gets.
+        strategy: one of the names in `settings`.
+        ttl: a duration as the library takes it.
+        maxsize: how many profiles are kept.
+        host: the address to listen on.
+        port: the port, 0 for a free one.
+        mode: "tour" (then stop), "serve", or "both".
+
+    Returns:
+        Whether every promise of the tour held.
+
+    Raises:
+        DemoError: it cannot start; the message says what to do.
+    """
+    if url:
+        return asyncio.run(tour_of(url))
+    settings = make_settings(database=database, users=users, strategy=strategy, ttl=ttl, maxsize=maxsize)
+    return run(settings, host=host, port=port, mode=mode)
 
 
 def make_settings(*, database: str | None, users: int, strategy: str, ttl: str, maxsize: int) -> Settings:
