@@ -13,7 +13,7 @@ from typing import Any
 from ..durations import NANOSECONDS
 from ..flight import Flight, Signal, loading
 from ..state import State
-from ..steps import AGAIN, Request, give_up_late
+from ..steps import AGAIN, Request, give_up_late, may_begin
 from .base import Load
 from .stage import Resumed, Stages
 from .threads import Threads
@@ -181,6 +181,9 @@ class _Worker:
         """Have an awaitable awaited on the loop of whoever asked, and be free."""
         if not inspect.isawaitable(result):
             return False
+        if not may_begin(state, flight):  # everybody has left meanwhile
+            _close(result)
+            return True
         for member in flight.crew or (flight,):
             member.home = self._loop
         try:
@@ -188,8 +191,7 @@ class _Worker:
             request.is_async = True
             self._loop.call_soon_threadsafe(self._tasks.start, state, load, flight, request)
         except RuntimeError:  # the loop is closed, and its waiters with it
-            if isinstance(result, CoroutineType):
-                result.close()
+            _close(result)
             request.is_async = False
             raise asyncio.CancelledError("the event loop of the loader has stopped") from None
         return True
@@ -201,6 +203,11 @@ class _Worker:
     async def join(self, signal: Signal, home: Any, timeout_ns: int | None, /) -> bool:  # Any: an event loop
         """See `Threads`."""
         return await self._threads.join(signal, home, timeout_ns)
+
+
+def _close(awaitable: object) -> None:
+    if isinstance(awaitable, CoroutineType):
+        awaitable.close()
 
 
 def _first_step(flight: Flight, coroutine: Coroutine[Any, Any, Any]) -> Any:  # Any: what coroutines yield and return
