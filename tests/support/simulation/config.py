@@ -87,8 +87,9 @@ def _look_at_stale_values(config: Config, rng: random.Random) -> None:
     config.policy.pop("idle_ttl", None)
     config.policy.update(ttl=2, error_backoff=rng.choice((2, 4)), stale_if_error=rng.choice((0, 4, 10)))
     config.policy["stale_while_revalidate"] = rng.choice((0, 3, 10)) if config.policy["stale_if_error"] else 10
-    if rng.random() < 0.3 and "load_timeout" not in config.policy:
-        config.policy["soft_timeout"], config.hang_rate = rng.choice((0.5, 1)), 0.2
+    if rng.random() < 0.5:
+        config.policy.pop("load_timeout", None)
+        config.policy["soft_timeout"], config.hang_rate = rng.choice((0.5, 1)), 0.3
 
 
 def _policy(rng: random.Random) -> dict[str, Any]:

@@ -114,14 +114,20 @@ class LoadRules:
                     yield f"L8: at {flown.begin} a flight of {key} began, and {run} was not stored yet"
 
     def _of_concurrency(self) -> Iterator[str]:
+        """Count the loads that run at once; one past its `load_timeout` has lost its place, stopped or not."""
         limit = self._facts.policy.get("max_concurrent_loads")
         if limit is None or self._facts.config.nests:
             return
         runs = self._facts.history.runs
         for run in runs:
             others = [other for other in runs if other.began <= run.began < (other.returned or NEVER)]
-            if len(others) > limit:
-                yield f"max_concurrent_loads: {', '.join(map(str, others))} ran at once"
+            in_time = [other for other in others if not self._is_late(other, run.began_ns)]
+            if len(in_time) > limit:
+                yield f"max_concurrent_loads: {', '.join(map(str, in_time))} ran at once"
+
+    def _is_late(self, run: Run, at_ns: int) -> bool:
+        limit_ns = self._facts.policy.get("load_timeout", 10**6) * SECOND
+        return any(self._facts.history.flown[flight].begin_ns + limit_ns <= at_ns for flight in run.flights.values())
 
     def _of_backoff(self) -> Iterator[str]:
         """F3: after a failed load a stale value waits for its next refresh."""
@@ -158,5 +164,12 @@ class LoadRules:
                     continue
                 flown = self._facts.history.flown[run.flights[call.keys[0]]]
                 is_waiting = flown.begin < call.start < (flown.end or 0) and (call.end or 0) > (run.returned or 0)
-                if is_waiting and not any(write.is_up_at(call.start) for write in self._facts.history.writes):
+                is_replaced = any(  # the call itself found the flight overtaken, and leads another one
+                    call.start < other.begin < (run.returned or 0) for other in self._facts.flown_of(call.keys[0])
+                )
+                if (
+                    is_waiting
+                    and not is_replaced
+                    and not any(write.is_up_at(call.start) for write in self._facts.history.writes)
+                ):
                     yield f"L5: {run} was cancelled, and {call} waited for it"

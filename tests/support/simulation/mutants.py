@@ -103,8 +103,8 @@ def overtaken_values_are_handed_to_all(right: Any) -> Any:
 
 
 @_mutant(state.State, "retire")
-def late_flights_take_newer_ones_off(right: Any) -> Any:
-    """A detached flight that ends by its time limit takes its successor off the register (L1)."""
+def retired_flights_count_as_current(right: Any) -> Any:
+    """A detached flight takes its successor off the register, and is stored (I1, L1)."""
     return lambda self, flown: bool(self.flights.pop(flown.key, None)) or True
 
 

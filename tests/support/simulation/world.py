@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Hashable
 from typing import Any
 
@@ -46,13 +47,17 @@ class Face:
         self._world = world
         self.is_async = is_async
         self.cache: Any = world.cache.aio if is_async else world.cache
-        source = AsyncSource(world) if is_async else PlainSource(world)
+
+    @functools.cached_property
+    def users(self) -> Any:
+        world = self._world
+        source = AsyncSource(world) if self.is_async else PlainSource(world)
         strategy = WriteThrough() if world.config.is_through else CacheAside()
         users = world.cache.repository(source, strategy=strategy, tags=["all"])
-        self.users: Any = users.aio if is_async else users
-        self.function: Any = self._function() if world.config.uses_functions else None
+        return users.aio if self.is_async else users
 
-    def _function(self) -> Any:
+    @functools.cached_property
+    def function(self) -> Any:
         database, world = self._world.database, self._world
         if self.is_async:
 
@@ -181,7 +186,10 @@ class World:
         if not self.config.uses_functions:
             return {}
         keys: dict[Hashable, Face] = {}
+        unused = {"tasks": self.plain, "threads": self.aio}.get(self.config.colours)
         for face, letter in ((self.plain, "f"), (self.aio, "g")):
+            if face is unused:
+                continue
             for name in self.config.keys:
                 key = face.function.key_for(name)
                 keys[key], self._names[key] = face, f"{letter}({name})"
@@ -216,11 +224,20 @@ class World:
 
     def _end_what_hangs(self) -> None:
         """Cancel the tasks that wait; loads that nobody waits for then must be cancelled too (L5)."""
-        for client in self.clients.tasks:
-            self.simulation.cancel(client, Cancelled(client.name))
-        self.simulation.run(lasts_ns=_PATIENCE_NS)
+        while self.hanging and not self.history.broken:
+            for client in self.clients.tasks:
+                self.simulation.cancel(client, Cancelled(client.name))
+            self.simulation.run(lasts_ns=_PATIENCE_NS)
+            self._release()
+            self.simulation.run(lasts_ns=_PATIENCE_NS)
+        broken = self.history.broken
+        broken.extend(f"L3: {call} never ended" for call in self.history.calls if call.end is None)
+        broken.extend(f"L3: {actor.name} never ended" for actor in self.simulation.alive())
+
+    def _release(self) -> None:
+        """Let the loads that hang go on, if they may."""
         waiting = {key for call in self.history.calls if call.end is None for key in call.keys}
-        for run in list(self.hanging):
+        for run in self.hanging:
             is_kept = any(flight.is_kept for flight in run.flights.values())
             has_limit = "load_timeout" in self.config.policy
             if not is_kept and (has_limit or not waiting.intersection(run.keys)):
@@ -228,12 +245,6 @@ class World:
             run.hangs = False
         for actor in self.simulation.alive():
             self.simulation.wake(actor)
-        self.simulation.run(lasts_ns=_PATIENCE_NS)
-        for call in self.history.calls:
-            if call.end is None:
-                self.history.broken.append(f"L3: {call} never ended")
-        for actor in self.simulation.alive():
-            self.history.broken.append(f"L3: {actor.name} never ended")
 
     def _audit(self) -> None:
         """Read every key once more, with loaders that work, and look at the cache itself."""
