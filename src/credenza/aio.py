@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
 from ._typevars import K, V
 from .durations import Duration
-from .engine import Engine, Fetched, check_callable, fetched
+from .engine import SHAPES_HITS, Engine, Fetched, check_callable, fetched
 from .flow.bulk import read_many
 from .flow.read import read
 from .keys import check_hashable, check_tags, unique_keys
@@ -23,6 +23,9 @@ D = TypeVar("D")
 
 class AsyncCache(Generic[K, V]):
     """The async face of a `Cache`: same names, same arguments, same entries, same loads.
+
+    What looks at the cache as a whole or makes something of it (`stats`, `cache_info`, `subscribe`, `cached`, `repository`)
+    is the same for both faces, waits for nothing, and is on the `Cache` only.
 
     It works on any number of event loops at once. A plain loader runs in a worker thread, so that the loop goes on. A
     caller that is cancelled leaves its load to the others that wait for it; when the last one has left, an async load
@@ -52,7 +55,7 @@ class AsyncCache(Generic[K, V]):
     ) -> V:
         """See `Cache.get_or_load`. The loader may be a coroutine function or a plain one."""
         engine = self._engine
-        if not options:
+        if SHAPES_HITS.isdisjoint(options):
             value = engine.fast(engine.state.table.entries, _hashable(key), engine.state.tally)
             if value is not MISSING:
                 return cast("V", value)

@@ -13,7 +13,7 @@ from .aio import AsyncCache
 from .clock import Clock
 from .decorate import AsyncCachedFunction, CachedFunction, Decoration, Decorator, check_function
 from .durations import Duration
-from .engine import Engine, Fetched, check_callable, check_sync_loader, fetched
+from .engine import SHAPES_HITS, Engine, Fetched, check_sync_loader, fetched
 from .errors import ConfigurationError
 from .events import Listener
 from .flow.bulk import read_many
@@ -128,7 +128,7 @@ class Cache(Generic[K, V]):
             Exception: what the loader raised.
         """
         engine = self._engine
-        if not options:
+        if SHAPES_HITS.isdisjoint(options):
             value = engine.fast(engine.state.table.entries, _hashable(key), engine.state.tally)
             if value is not MISSING:
                 return cast("V", value)
@@ -288,13 +288,14 @@ class Cache(Generic[K, V]):
     # Looking ----------------------------------------------------------------------------------------------------------
 
     def __contains__(self, key: object) -> bool:
-        return self._engine.peek(_hashable(key)) is not MISSING
+        return self._engine.has(_hashable(key))
 
     def __len__(self) -> int:
         return self._engine.state.table.size
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._engine.state.name!r}: {len(self)} entries, maxsize={self._engine.state.table.maxsize}>"
+        state = self._engine.state
+        return f"<{type(self).__name__} {state.name!r}: {state.table.size} entries, maxsize={state.table.maxsize}>"
 
     def stats(self) -> Stats:
         """Return the counters as they are now."""
@@ -312,7 +313,6 @@ class Cache(Generic[K, V]):
 
         A listener must be quick and thread-safe. What it raises is logged and stops nobody.
         """
-        check_callable(listener)
         return self._engine.state.events.subscribe(listener)
 
     # Ending -----------------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ class CachedFunction(Protocol[P, R]):
         ...
 
     def cache_clear(self) -> None:
-        """Forget all results of this function, in constant time."""
+        """Forget all results of this function; its counters go on."""
         ...
 
     @overload

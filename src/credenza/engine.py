@@ -26,6 +26,11 @@ from .steps import Request, ttl_ns_for
 
 V = TypeVar("V")
 
+_MOST_POLICIES = 256
+
+SHAPES_HITS = frozenset({"copy", "early_refresh"})
+"""Options that a call may ask for and that change what a hit has to do; with the others a hit is a hit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fetched(Generic[V]):
@@ -47,12 +52,13 @@ class Fetched(Generic[V]):
 class Engine:
     """The state of a cache, its policy and its two runtimes."""
 
-    __slots__ = ("__weakref__", "cache", "policy", "state", "tasks", "threads")
+    __slots__ = ("__weakref__", "_policies", "cache", "policy", "state", "tasks", "threads")
 
     def __init__(self, state: State, policy: Policy) -> None:
         self.state = state
         self.policy = policy
         self.cache: object = None  # the `Cache`, for functions to tell; a function keeps its cache alive
+        self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}  # Any: values of options
         self.hire()
         _fork.add(self)
 
@@ -88,7 +94,18 @@ class Engine:
             entry = state.table.find(key)
             if entry is None or entry.is_absent or now_ns >= entry.fresh_ns or not state.table.is_alive(entry, now_ns):
                 return MISSING
-            return self._copied(entry)
+            policy, value = entry.policy, entry.value
+        return _copy(policy, value)
+
+    def has(self, key: Hashable) -> bool:
+        """Tell whether a fresh value of `key` is at hand, and leave no trace of the look."""
+        check_hashable(key)
+        state = self.state
+        now_ns = state.clock_ns()
+        with state.lock:
+            entry = state.table.find(key)
+            is_fresh = entry is not None and not entry.is_absent and now_ns < entry.fresh_ns
+            return entry is not None and is_fresh and state.table.is_alive(entry, now_ns)
 
     def get(self, key: Hashable) -> Any:  # Any: a value of any type
         """Return the fresh value of `key`, else `MISSING`, and count it."""
@@ -137,12 +154,24 @@ class Engine:
         """Return what a call by hand asks for."""
         check_hashable(key)
         tags = check_tags(tags) if tags else ()
-        request = Request(key, loader, self.policy.replace(options), tags, self.state.tally, is_async)
+        request = Request(key, loader, self._policy_with(options), tags, self.state.tally, is_async)
         request.timeout_ns = timeout_ns_of(timeout)
         return request
 
-    def _copied(self, entry: Entry) -> Any:  # Any: a value of any type
-        return _copy(entry.policy, entry.value)
+    def _policy_with(self, options: Mapping[str, Any]) -> Policy:  # Any: checked by the policy
+        """Return the cache's policy with `options`; the same ones are checked once."""
+        if not options:
+            return self.policy
+        try:
+            known = tuple(options.items())
+            policy = self._policies.get(known)
+        except TypeError:  # an option that is not hashable
+            return self.policy.replace(options)
+        if policy is None:
+            policy = self.policy.replace(options)
+            if len(self._policies) < _MOST_POLICIES:
+                self._policies[known] = policy
+        return policy
 
 
 def _copy(policy: Policy, value: Any) -> Any:  # Any: a value of any type

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+from .errors import UsageError
 from .sentinel import MISSING
 
 _log = logging.getLogger("credenza")
@@ -38,7 +39,7 @@ class Event:
     Attributes:
         kind: what.
         key: to which key; the tag for `TAG_INVALIDATED`; `MISSING` where it is about the whole cache.
-        detail: a few words, or the error's type. Never a value.
+        detail: the error's type where a load failed, or a word on why. Never a value.
     """
 
     kind: EventKind
@@ -60,7 +61,7 @@ class Events:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every event from now on, in the thread where it happens, and return what ends that."""
         if not callable(listener):
-            raise TypeError(f"a listener is called with each event, got {listener!r}, which is not callable")
+            raise UsageError(f"a listener is called with each event, got {listener!r}, which is not callable")
         self.listeners += (listener,)
         return lambda: self._unsubscribe(listener)
 

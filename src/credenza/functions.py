@@ -14,7 +14,7 @@ from .flow.read import attempt, finish, read, single_load
 from .keys import Binder, Instances, Template, check_hashable, check_tags
 from .memory.table import Scope
 from .policy import Policy
-from .quick import may_be_quick, take_off, touch_down
+from .quick import Shortcut, may_be_quick
 from .runtime.base import block
 from .runtime.tasks import is_coroutine_function
 from .sentinel import MISSING
@@ -52,15 +52,17 @@ class Recipe:
         self.function = function
         self.policy = policy
         self.is_async = is_coroutine_function(function)
-        self.is_method = False
+        self.is_method = False  # told by Python if nothing stands above the decorator, else by the first name
         self.scope = Scope(
             f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
         )
         self.tally = engine.state.new_tally()
-        self.may_be_quick = may_be_quick(engine.state, policy)
+        is_quick = may_be_quick(engine.state, policy)
+        self.shortcut = Shortcut(engine.state, self.scope, policy) if is_quick else None
         self.binder = Binder(function)
         self._has_one_argument = len(self.binder.names) == 1
         self._instances = Instances()
+        self.is_method = in_class and self.binder.names[:1] in (("self",), ("cls",))
         self._typed = typed
         self._key = self._key_maker(key)
         self._tags = [self._template(tag) for tag in check_tags(tags)]
@@ -74,7 +76,7 @@ class Recipe:
             return self._template(key)
         if not callable(key):
             raise ConfigurationError(f"key must be a template or a callable of the arguments, got {key!r}")
-        return _Unpacked(key)
+        return lambda bound: key(*self.binder.positional(bound), **self.binder.keywords(bound))
 
     def _template(self, text: str) -> KeyMaker:
         template = Template(text)
@@ -88,12 +90,10 @@ class Recipe:
         """Return the key of a call, and its arguments in the order of the parameters."""  # Any: a call's arguments
         bound = self.binder.bind(args, kwargs)
         key = self._key
-        if isinstance(key, _Unpacked):
-            made = key.function(*args, **kwargs)
+        if key is not None:
+            made = key(bound)
             check_hashable(made)
             return made, bound
-        if key is not None:
-            return key(bound), bound
         named = (self._instances.token_of(bound[0]), *bound[1:]) if self.is_method else bound
         try:
             hash(named)
@@ -157,18 +157,6 @@ class Recipe:
             self.engine.state.invalidate_tags((self.scope,))
 
 
-class _Unpacked:
-    """A `key=` callable, which takes the arguments as the function does."""
-
-    __slots__ = ("function",)
-
-    def __init__(self, function: Callable[..., Hashable]) -> None:
-        self.function = function
-
-    def __call__(self, bound: tuple[Any, ...]) -> Hashable:  # Any: a call's arguments
-        return self.function(*bound)
-
-
 class FunctionCache:
     """The calls of a plain function."""
 
@@ -190,18 +178,19 @@ class FunctionCache:
     def miss(self, slot: Hashable, *args: Any) -> Any:  # Any: a call's arguments and result
         """Do as `call` for arguments whose key is `(scope, slot)`."""
         recipe = self._recipe
-        engine = recipe.engine
-        state = engine.state
-        flight = take_off(state, recipe.scope, slot) if recipe.may_be_quick else None
-        if flight is None:
+        shortcut = recipe.shortcut
+        flight = shortcut.take_off(slot) if shortcut is not None else None
+        if shortcut is None or flight is None:
             return self._miss(slot, args)
         recipe.tally.misses += 1
+        engine = recipe.engine
         try:
             value = engine.threads.run_now(flight, recipe.function, args)
-            if not touch_down(state, flight, value, recipe.policy):
-                land(state, flight, value, recipe.quick_request(slot, args))
+            if shortcut.touch_down(flight, value):
+                return value
+            land(engine.state, flight, value, recipe.quick_request(slot, args))
         except BaseException as error:
-            fail(state, flight, error, recipe.quick_request(slot, args))
+            fail(engine.state, flight, error, recipe.quick_request(slot, args))
             raise
         if flight.error is not None:
             raise flight.error
@@ -251,17 +240,20 @@ class AsyncFunctionCache:
     async def miss(self, slot: Hashable, *args: Any) -> Any:  # Any: a call's arguments and result
         """Do as `call` for arguments whose key is `(scope, slot)`."""
         recipe = self._recipe
-        engine = recipe.engine
-        state = engine.state
-        flight = take_off(state, recipe.scope, slot) if recipe.may_be_quick else None
-        if flight is None:
+        shortcut = recipe.shortcut
+        flight = shortcut.take_off(slot) if shortcut is not None else None
+        if shortcut is None or flight is None:
             return await self._miss(slot, args)
         recipe.tally.misses += 1
+        engine = recipe.engine
+        state = engine.state
         request = recipe.quick_request(slot, args)
         request.flight, request.move = flight, LEAD
         try:
             value = engine.tasks.run_now(state, single_load, flight, request)
-            if value is not AGAIN and not touch_down(state, flight, value, recipe.policy):
+            if value is not AGAIN:
+                if shortcut.touch_down(flight, value):
+                    return value
                 land(state, flight, value, request)
         except BaseException as error:
             fail(state, flight, error, request)

@@ -28,7 +28,8 @@ def check_hashable(key: object, *, what: str = "key") -> None:
         hash(key)
     except TypeError as error:
         raise UsageError(
-            f"a {what} must be hashable, got {key!r} ({error}); use a str, an int or a tuple, or pass a template or a callable as key="
+            f"a {what} must be hashable, got {key!r} ({error}); use a str, an int or a tuple, or pass a template or a "
+            "callable as key="
         ) from error
 
 
@@ -171,6 +172,26 @@ class Binder:
             tuple(sorted(value.items())) if isinstance(value, dict) and self._collects_keywords(name) else value
             for name, value in bound.arguments.items()
         )
+
+    def positional(self, bound: tuple[Any, ...]) -> list[Any]:
+        """Return the arguments of a bound tuple that are passed by position."""
+        values: list[Any] = []
+        for parameter, value in zip(self.parameters, bound, strict=True):
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                values.extend(value)
+            elif parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+                values.append(value)
+        return values
+
+    def keywords(self, bound: tuple[Any, ...]) -> dict[str, Any]:
+        """Return those that are passed by name."""
+        values: dict[str, Any] = {}
+        for parameter, value in zip(self.parameters, bound, strict=True):
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                values.update(value)
+            elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                values[parameter.name] = value
+        return values
 
     def types_of(self, bound: tuple[Any, ...]) -> tuple[type, ...]:
         """Return the types of all arguments, those in `*args` and `**kwargs` one by one."""

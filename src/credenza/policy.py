@@ -56,8 +56,9 @@ class Policy:
         negative_ttl: how long "not found" (None, or a raised `NotFound`) is remembered; 0 is off, and then None is
             a value like any other and a raised `NotFound` is not kept.
         soft_timeout: with a stale value at hand, wait this long for the load, then serve the stale value.
-        load_timeout: a load that runs longer fails for everyone.
-        max_concurrent_loads: how many loads may press the source at once; others queue.
+        load_timeout: a load that runs longer, its wait for a turn included, fails for everyone.
+        max_concurrent_loads: how many loads may press the source at once; others queue. Within a cache, loads with the
+            same limit share it.
         copy: makes the copy of a cached value that is handed out, for callers that mutate what they get.
         coherence: how processes agree; without a shared tier nobody is there to agree with.
         max_staleness: the bound of `coherence="bounded"`; see there.

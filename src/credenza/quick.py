@@ -7,7 +7,8 @@ does: both steps are atomic, and each tells whether it was possible. `bench` has
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import itertools
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from .flight import LANDED, Flight, loading
@@ -16,6 +17,9 @@ from .memory.table import Scope
 from .policy import Policy
 from .source import Loaded
 from .state import State
+
+_DRAWS = 257
+"""How many jittered ttls a function draws ahead; a draw costs more than storing the entry does."""
 
 
 def may_be_quick(state: State, policy: Policy) -> bool:
@@ -33,46 +37,68 @@ def may_be_quick(state: State, policy: Policy) -> bool:
     )
 
 
-def take_off(state: State, scope: Scope, slot: Hashable) -> Flight | None:
-    """Begin a flight, or return None if there is more to look at."""
-    if loading.get() is not None or state.events.listeners:
-        return None
-    key = (scope, slot)
-    now_ns = state.clock_ns()
-    with state.lock:
-        if slot in scope.entries or key in state.flights or state.fences or state.is_closed:
+class Shortcut:
+    """The two steps of a quick miss of one function."""
+
+    __slots__ = ("_next_ttl_ns", "_policy", "_random", "_scope", "_shelf", "_state", "_table")
+
+    def __init__(self, state: State, scope: Scope, policy: Policy) -> None:
+        self._state = state
+        self._table = state.table
+        self._scope = scope
+        self._shelf = scope.entries
+        self._policy = policy
+        self._draw()
+
+    def take_off(self, slot: Hashable) -> Flight | None:
+        """Begin a flight, or return None if there is more to look at."""
+        state = self._state
+        if loading.get() is not None or state.events.listeners:
             return None
-        state.arrivals += 1
-        flight = state.flights[key] = Flight(key, state.arrivals, state.table.epoch, now_ns)
-    return flight
+        key = (self._scope, slot)
+        now_ns = state.clock_ns()
+        with state.lock:
+            flights = state.flights
+            if slot in self._shelf or key in flights or state.is_closed:
+                return None
+            state.arrivals = number = state.arrivals + 1
+            flight = flights[key] = Flight(key, number, self._table.epoch, now_ns)
+        return flight
 
-
-def touch_down(state: State, flight: Flight, value: Any, policy: Policy) -> bool:  # Any: what the loader returned
-    """End the flight and store the value, or return False if there is more to look at."""
-    if isinstance(value, Loaded):
-        return False
-    now_ns = state.clock_ns()
-    load_ns = now_ns - flight.began_ns
-    ttl_ns = policy.ttl_ns
-    if policy.jitter and policy.ttl is not None:
-        ttl_ns -= int(ttl_ns * policy.jitter * state.random())
-    entry = Entry(flight.key, value, policy, now_ns, now_ns + ttl_ns, load_ns, 1)
-    table, flights = state.table, state.flights
-    with state.lock:
-        if flights.get(flight.key) is not flight or flight.epoch != table.epoch or state.fences:
+    def touch_down(self, flight: Flight, value: Any) -> bool:  # Any: what the loader returned
+        """End the flight and store the value, or return False if there is more to look at."""
+        if isinstance(value, Loaded):
             return False
-        del flights[flight.key]
-        table.put(entry, (), now_ns)
-        state.loads += 1
-        state.stores += 1
-        state.load_total_ns += load_ns
-        flight.value = value
-        flight.load_ns = load_ns
-        flight.outcome = LANDED
-        signal = flight.signal
-        gone, table.gone = table.gone, []
-    if signal is not None:
-        signal.set()
-    if gone:
-        state.bury(gone)
-    return True
+        state, table, key = self._state, self._table, flight.key
+        if state.random is not self._random:
+            self._draw()
+        now_ns = state.clock_ns()
+        load_ns = now_ns - flight.began_ns
+        entry = Entry(key, value, self._policy, now_ns, now_ns + self._next_ttl_ns(), load_ns, 1)
+        with state.lock:
+            flights = state.flights
+            if flights.get(key) is not flight or flight.epoch != table.epoch or state.fences:
+                return False
+            table.put(entry, (), now_ns)
+            del flights[key]
+            state.loads += 1
+            state.stores += 1
+            state.load_total_ns += load_ns
+            flight.value = value
+            flight.load_ns = load_ns
+            flight.outcome = LANDED
+            gone = table.gone
+            if gone:
+                table.gone = []
+        if flight.signal is not None:
+            flight.signal.set()
+        if gone:
+            state.bury(gone)
+        return True
+
+    def _draw(self) -> None:
+        """Draw the ttls of the next entries, anew if the source of randomness is another one."""
+        random = self._random = self._state.random
+        ttl_ns, jitter = self._policy.ttl_ns, self._policy.jitter if self._policy.ttl is not None else 0.0
+        drawn = [ttl_ns - int(ttl_ns * jitter * random()) for _ in range(_DRAWS)]
+        self._next_ttl_ns: Callable[[], int] = itertools.cycle(drawn).__next__

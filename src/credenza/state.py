@@ -13,7 +13,7 @@ from .events import EventKind, Events
 from .fence import Fences, Pass
 from .flight import Flight, Gate
 from .memory.entry import Entry
-from .memory.table import Scope, Table
+from .memory.table import EVICTED, Scope, Table
 from .policy import Policy
 from .sentinel import MISSING
 from .stats import Stats, Tally
@@ -227,7 +227,7 @@ class State:
         for entry in gone:
             why = entry.why
             if why is not None:
-                if why is EventKind.EVICTED:
+                if why is EVICTED:
                     self.evictions += 1
                 else:
                     self.expirations += 1

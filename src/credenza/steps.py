@@ -98,6 +98,15 @@ class Request:
 
 def approach(state: State, request: Request) -> Move:
     """Decide what the caller does: take what is at hand, join a flight, or lead a new one (`request.flight`)."""
+    move = _approach(state, request)
+    if state.table.gone:
+        with state.lock:
+            gone = state.take_gone()
+        state.bury(gone)
+    return move
+
+
+def _approach(state: State, request: Request) -> Move:
     now_ns = state.clock_ns()
     key = request.key
     with state.lock:
@@ -231,6 +240,8 @@ def land(state: State, flight: Flight, result: Any, request: Request) -> None:  
             ttl_ns = policy.ttl_ns if is_usual else ttl_ns_for(policy, value, ttl)
             if ttl_ns:
                 entry = make_entry(state, request.key, value, policy, ttl_ns, now_ns, load_ns)
+                if value is None and policy.negative_ttl_ns and ttl is MISSING:
+                    entry.expire_ns = entry.fresh_ns  # "not found" is never served stale, however it was said
         except Exception as error:
             fail(state, flight, error, request)
             return
@@ -259,8 +270,10 @@ def fail(state: State, flight: Flight, error: BaseException, request: Request) -
     entry = None
     if isinstance(error, NotFound) and request.policy.negative_ttl_ns and request.keeps:
         ttl_ns = request.policy.negative_ttl_ns
+        kept = copy_exception(error).with_traceback(None)  # which would keep the frames of whoever led
+        kept.__context__ = kept.__cause__ = None
         entry = make_entry(
-            state, request.key, error, request.policy, ttl_ns, now_ns, now_ns - flight.began_ns, is_absent=True
+            state, request.key, kept, request.policy, ttl_ns, now_ns, now_ns - flight.began_ns, is_absent=True
         )
     outcome = FAILED if isinstance(error, Exception) else ABANDONED
     if outcome is FAILED and flight.is_kept and state.events.listeners:
@@ -293,6 +306,8 @@ def _end(
             _note_failure(state, flight, now_ns)
         flight.was_overtaken = state.is_overtaken(flight.epoch, tags)
         kind = None if entry is None else _publish(state, flight, entry, tags, now_ns, is_current=is_current)
+        if is_current and outcome == LANDED and entry is None:
+            state.table.remove(flight.key)  # what is newer than the entry is not to be kept
         state.prune_recent_tags()
         flight.outcome = outcome
         signal = flight.signal
@@ -329,7 +344,10 @@ def _count_load(state: State, flight: Flight, *, has_failed: bool) -> None:
 
 
 def _tell(state: State, flight: Flight, kind: EventKind | None) -> None:
-    state.events.emit(EventKind.LOAD if flight.outcome == LANDED else EventKind.LOAD_FAILED, flight.key)
+    if flight.outcome == LANDED:
+        state.events.emit(EventKind.LOAD, flight.key)
+    else:
+        state.events.emit(EventKind.LOAD_FAILED, flight.key, type(flight.error).__qualname__)
     if kind is not None:
         state.events.emit(kind, flight.key)
 
@@ -369,7 +387,10 @@ def keep(state: State, flight: Flight) -> None:
 def give_up_late(state: State, flight: Flight) -> None:
     """End `flight` for everyone, since its load took longer than `load_timeout`."""
     with state.lock:
+        is_late = flight.outcome == PENDING
         _settle_late(state, flight)
+    if is_late and state.events.listeners:
+        _tell(state, flight, None)
 
 
 def _settle_late(state: State, flight: Flight) -> None:
@@ -393,24 +414,37 @@ def fall_back(state: State, request: Request, *, on_error: bool) -> bool:
     """Take the stale value that may stand in for a load that failed (`on_error`) or takes too long, if there is one."""
     now_ns = state.clock_ns()
     with state.lock:
-        entry = state.table.find(request.key)
-        if entry is None or request.is_forced or entry.is_absent or not state.table.is_alive(entry, now_ns):
-            return False
-        if on_error and now_ns >= entry.fresh_ns + entry.policy.stale_if_error_ns:
+        entry = _stand_in(state, request, now_ns)
+        if entry is None or (on_error and now_ns >= entry.fresh_ns + entry.policy.stale_if_error_ns):
             return False
         take(state, request, entry, now_ns)
         return True
 
 
+def has_stand_in(state: State, request: Request) -> bool:
+    """Tell whether `fall_back` would find something now, and leave no trace."""
+    now_ns = state.clock_ns()
+    with state.lock:
+        return _stand_in(state, request, now_ns) is not None
+
+
+def _stand_in(state: State, request: Request, now_ns: int) -> Entry | None:
+    entry = state.table.find(request.key)
+    if entry is None or request.is_forced or entry.is_absent or not state.table.is_alive(entry, now_ns):
+        return None
+    return entry
+
+
 def may_begin(state: State, flight: Flight) -> bool:
     """Tell whether the loader is still wanted after it queued for its turn; end the flight if not."""
     with state.lock:
-        if flight.outcome == PENDING and flight.is_wanted():
+        if flight.outcome == PENDING and flight.is_wanted() and not state.is_closed:
             return True
         for member in flight.crew or (flight,):
             state.retire(member)
             if member.outcome == PENDING:
                 member.outcome = ABANDONED
+                member.was_closed = state.is_closed
                 if member.signal is not None:
                     member.signal.set()
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -42,9 +43,7 @@ async def read_many(
                 else:
                     found[request.key] = value
         except BaseException:
-            for request in boarded:
-                if request.move is not WAIT:
-                    leave(state, request.flight)
+            _leave_all(state, boarded)
             raise
     return {request.key: found[request.key] for request in requests if request.key in found}
 
@@ -59,17 +58,26 @@ def _board(
         leading = _crew([request for request in pending if request.move is LEAD])
         behind = _crew([request for request in pending if request.move is REFRESH])
     boarded = [request for request in pending if request.move in (LEAD, JOIN, WAIT)]
-    for request in pending:
-        if request not in boarded:
-            try:
-                found[request.key] = serve(state, request)
-            except NotFound:
-                continue
-    if behind:
-        start_behind(state, run, BatchLoad(behind, loader), behind)
-    if leading:
-        lead(state, run, BatchLoad(leading, loader), leading)
+    try:
+        if behind:
+            start_behind(state, run, BatchLoad(behind, loader), behind)
+        if leading:
+            lead(state, run, BatchLoad(leading, loader), leading)
+        for request in pending:
+            if request not in boarded:
+                with contextlib.suppress(NotFound):
+                    found[request.key] = serve(state, request)
+    except BaseException:
+        _leave_all(state, boarded)
+        raise
     return boarded
+
+
+def _leave_all(state: State, boarded: Sequence[Request]) -> None:
+    """Stop waiting for what a call that fails has boarded."""
+    for request in boarded:
+        if request.move is not WAIT:
+            leave(state, request.flight)
 
 
 def _crew(requests: list[Request]) -> list[Request]:

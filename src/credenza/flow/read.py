@@ -24,6 +24,7 @@ from ..steps import (
     fail,
     fall_back,
     give_up_late,
+    has_stand_in,
     keep,
     land,
     leave,
@@ -213,10 +214,10 @@ async def outcome(state: State, run: Runtime, request: Request, ends_ns: int | N
 
 
 def _failed(state: State, request: Request, flight: Flight, move: Move) -> Any:  # Any: a value of any type
-    error = flight.error
-    assert error is not None
     if flight.was_closed:
         state.check_open()
+    error = flight.error
+    assert error is not None
     may_be_stale = flight.outcome != ABANDONED and not isinstance(error, NotFound)
     if may_be_stale and fall_back(state, request, on_error=True):
         return serve(state, request)
@@ -228,7 +229,7 @@ async def _wait(state: State, run: Runtime, request: Request, flight: Flight, en
     parent = loading.get()
     signal = signal_of(state, flight)
     soft_ns = request.policy.soft_timeout_ns
-    if soft_ns is not None and not fall_back(state, request, on_error=False):
+    if soft_ns is not None and not has_stand_in(state, request):
         soft_ns = None
     with _waiting(parent, flight, run.stuck_loop()):
         while not signal.is_set:
@@ -242,8 +243,11 @@ async def _wait(state: State, run: Runtime, request: Request, flight: Flight, en
                 _disown(state, flight)
                 break
             if limit_ns == soft_ns:
-                keep(state, flight)
-                return True
+                if fall_back(state, request, on_error=False):
+                    keep(state, flight)
+                    return True
+                soft_ns = None  # it went while the caller waited
+                continue
             if limit_ns == late_ns:
                 give_up_late(state, flight)
                 break

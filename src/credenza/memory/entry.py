@@ -19,6 +19,9 @@ class Entry:
     Readers take no lock. They read `value` first and `fast_ns` after it, and an entry is never filled anew; so what
     leaves the table sets `fast_ns` first and drops `value` after that, and a reader sees either both or a dead entry.
 
+    What few entries need is an attribute of the class, and what the table sets is not set here first: an entry is made
+    for every miss.
+
     Attributes:
         fast_ns: a look at the clock before this time is all that a hit needs; 0 where a hit needs more than that.
         fresh_ns: the value is fresh before this time.
@@ -26,28 +29,26 @@ class Entry:
         read_ns: when it was last read, kept up only with an idle ttl.
         retry_ns: no refresh before this time, as the last one failed.
         freq: hits since it was last looked at for eviction, at most 3.
-        queue: which eviction queue holds it, 0 for none.
+        queue: which eviction queue holds it, 0 for none; set by the queues.
         tick: the expiry bucket that holds it, 0 for none.
-        epoch: the table's count of tag invalidations when its tags were last found alive.
+        epoch: the table's count of tag invalidations when its tags were last found alive; set by the table.
         shelf, slot: the dictionary that holds it, and its place there; set by the table.
-        why: what took it out of the table, None for a caller.
+        why: what took it out of the table, None for a caller; set by the table.
         is_absent: `value` is the `NotFound` that the loader raised.
     """
 
     __slots__ = (
+        "__dict__",
         "epoch",
         "expire_ns",
-        "failures",
         "fast_ns",
         "freq",
         "fresh_ns",
-        "is_absent",
         "key",
         "load_ns",
         "policy",
         "queue",
         "read_ns",
-        "retry_ns",
         "shelf",
         "slot",
         "stored_ns",
@@ -58,8 +59,14 @@ class Entry:
         "why",
     )
 
+    failures: int = 0
+    retry_ns: int = 0
+    is_absent: bool = False
+    epoch: int
+    queue: int
     shelf: dict[Hashable, Entry]
     slot: Hashable
+    why: EventKind | None
 
     def __init__(
         self,
@@ -79,9 +86,7 @@ class Entry:
         self.load_ns = load_ns
         self.weight = weight
         self.tags: tuple[Tag, ...] = ()
-        self.epoch = self.freq = self.queue = self.tick = self.retry_ns = self.failures = 0
-        self.is_absent = False
-        self.why: EventKind | None = None
+        self.freq = self.tick = 0
 
     def deadline_ns(self) -> int:
         """Return when the entry expires if nobody reads it until then."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable
 from typing import Final, Protocol
 
 from .entry import Entry
@@ -43,8 +42,9 @@ class S3Fifo:
     While nothing was evicted yet, what finds the small queue at its share goes to the main queue, as in the authors'
     simulator: else a first scan would find the whole cache in the small queue and throw it out.
 
-    Differences: an entry that leaves in between is marked and skipped, not unlinked; the ghost keeps hashes, not keys, so
-    that it keeps no key alive (two keys of one hash share their luck); costs are weights where the table has a weigher.
+    Differences: an entry that leaves in between is marked and skipped, not unlinked; the ghost keeps the hash of an
+    entry's place on its shelf, not the key, so that it keeps no key alive (two keys of one hash share their luck, and so
+    do two functions' entries for equal arguments); costs are weights where the table has a weigher.
 
     Args:
         capacity: the bound on the sum of the costs.
@@ -66,8 +66,12 @@ class S3Fifo:
 
     def admit(self, entry: Entry, /) -> None:
         """Take in a new entry."""
-        if self._ghost.recalls(entry.key) or (self._is_filling and self._small_cost >= self._small_share):
-            self._push_main(entry)
+        number = hash(entry.slot)
+        ghost = self._ghost
+        is_known = (number in ghost.young or number in ghost.old) and ghost.recalls(number)
+        if is_known or (self._is_filling and self._small_cost >= self._small_share):
+            entry.queue = MAIN
+            self._main.append(entry)
         else:
             entry.queue = SMALL
             self._small_cost += entry.weight
@@ -76,10 +80,10 @@ class S3Fifo:
     def replace(self, old: Entry, new: Entry, /) -> None:
         """Put `new` where `old` was, or rather at the end of the same queue, with its merits."""
         new.freq = old.freq
-        if old.queue == MAIN:
-            self._push_main(new)
+        new.queue = old.queue
+        if new.queue == MAIN:
+            self._main.append(new)
         else:
-            new.queue = SMALL
             self._small_cost += new.weight
             self._small.append(new)
         self.discard(old)
@@ -102,7 +106,7 @@ class S3Fifo:
         """Remove and return the entry that has to go; there must be one."""
         self._is_filling = False
         while True:
-            if self._main and self._small_cost < self._small_share:
+            if self._small_cost < self._small_share and self._main:
                 entry = self._main.popleft()
                 if entry.queue != MAIN:
                     self._dead -= 1
@@ -119,46 +123,57 @@ class S3Fifo:
                 continue
             self._small_cost -= entry.weight
             if entry.freq > 1:
-                self._push_main(entry)
+                entry.freq = 0
+                entry.queue = MAIN
+                self._main.append(entry)
                 continue
+            try:
+                number = hash(entry.slot)
+            except BaseException:  # the user's `__hash__`: the entry stays where it was
+                self._small_cost += entry.weight
+                self._small.appendleft(entry)
+                raise
             entry.queue = NONE
-            self._ghost.add(entry.key)
+            ghost = self._ghost
+            ghost.young[number] = ghost.added = ghost.added + 1
+            if len(ghost.young) >= ghost.size:
+                ghost.grow_old()
             return entry
 
     def living(self) -> list[Entry]:
         """Return all entries."""
         return [entry for queue in (self._small, self._main) for entry in queue if entry.queue]
 
-    def _push_main(self, entry: Entry) -> None:
-        entry.queue = MAIN
-        entry.freq = 0
-        self._main.append(entry)
-
 
 class _Ghost:
-    """The hashes of the keys that left the small queue last, in their order."""
+    """The hashes of the keys that left the small queue last, with the number of each, in two generations.
 
-    __slots__ = ("_added", "_order", "_size", "_when")
+    When the young generation has as many hashes as are remembered, it becomes the old one, and what was old is forgotten
+    at once. So one dictionary operation adds a hash, and the numbers tell exactly which are among the last.
+
+    Attributes:
+        young, old: the numbers by hash; where to look before a hash is asked for with `recalls`.
+        added: how many hashes were added, the number of the last; whoever adds one counts it.
+        size: how many are remembered, and how large a generation grows.
+    """
+
+    __slots__ = ("added", "old", "size", "young")
 
     def __init__(self, size: int) -> None:
-        self._size = size
-        self._order: deque[int] = deque()
-        self._when: dict[int, int] = {}
-        self._added = 0
+        self.size = size
+        self.added = 0
+        self.young: dict[int, int] = {}
+        self.old: dict[int, int] = {}
 
-    def add(self, key: Hashable) -> None:
-        number = hash(key)
-        self._added += 1
-        self._when[number] = self._added
-        self._order.append(number)
-        if len(self._order) > self._size:
-            oldest = self._order.popleft()
-            if self._when.get(oldest) == self._added - self._size:
-                del self._when[oldest]
+    def grow_old(self) -> None:
+        """Begin a new generation."""
+        self.old, self.young = self.young, {}
 
-    def recalls(self, key: Hashable) -> bool:
-        """Tell whether `key` is remembered, and forget it."""
-        return self._when.pop(hash(key), None) is not None
+    def recalls(self, number: int) -> bool:
+        """Tell whether the hash is remembered, and forget it."""
+        older = self.old.pop(number, 0)
+        added = self.young.pop(number, older)
+        return added > self.added - self.size and added > 0
 
 
 class Lru:

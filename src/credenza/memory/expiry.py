@@ -14,14 +14,14 @@ _TICK_BITS = 30
 class Expiry:
     """Entries in buckets by the second of their deadline, the buckets in a heap. Not thread-safe.
 
-    An entry costs one set operation when it is stored and one when it leaves, so reclaiming costs an amortised constant:
-    the heap holds buckets, not entries. Before `next_ns` nothing is due.
+    An entry costs one dictionary operation when it is stored and one when it leaves, so reclaiming costs an amortised
+    constant: the heap holds buckets, not entries. Before `next_ns` nothing is due.
     """
 
     __slots__ = ("_buckets", "_ticks", "next_ns")
 
     def __init__(self) -> None:
-        self._buckets: dict[int, set[Entry]] = {}
+        self._buckets: dict[int, dict[Entry, None]] = {}
         self._ticks: list[int] = []
         self.next_ns = FOREVER_NS
 
@@ -30,18 +30,19 @@ class Expiry:
         deadline_ns = entry.deadline_ns() if entry.policy.idle_ttl_ns else entry.expire_ns
         if deadline_ns >= FOREVER_NS:
             return
-        tick = entry.tick = (deadline_ns >> _TICK_BITS) + 1
+        tick = (deadline_ns >> _TICK_BITS) + 1
         bucket = self._buckets.get(tick)
         if bucket is None:
-            self._buckets[tick] = {entry}
+            self._buckets[tick] = {entry: None}
             heapq.heappush(self._ticks, tick)
             self._look_ahead()
         else:
-            bucket.add(entry)
+            bucket[entry] = None
+        entry.tick = tick
 
     def discard(self, entry: Entry) -> None:
         """Forget `entry`, which is in a bucket and has left the table."""
-        self._buckets[entry.tick].discard(entry)
+        del self._buckets[entry.tick][entry]
         entry.tick = 0
 
     def due(self, now_ns: int, *, most: int) -> list[Entry]:
@@ -52,7 +53,7 @@ class Expiry:
             bucket = self._buckets[ticks[0]]
             while bucket and most:
                 most -= 1
-                entry = bucket.pop()
+                entry, _ = bucket.popitem()
                 entry.tick = 0
                 if entry.deadline_ns() <= now_ns:
                     found.append(entry)

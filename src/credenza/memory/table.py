@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from typing import Final
 
 from ..errors import ConfigurationError
 from ..events import EventKind
@@ -10,6 +11,9 @@ from .entry import DEAD, Entry
 from .eviction import Eviction, Lru, S3Fifo
 from .expiry import Expiry
 from .tags import Tags
+
+EVICTED: Final = EventKind.EVICTED
+"""Looking up a member of an enum is a function call before Python 3.12."""
 
 _UNBOUNDED = 1 << 62
 _GHOSTS_WITHOUT_MAXSIZE = 10_000
@@ -56,8 +60,10 @@ class Table:
     """
 
     __slots__ = (
+        "_is_busy",
         "_most_entries",
         "_most_weight",
+        "_postponed",
         "entries",
         "epoch",
         "eviction",
@@ -83,6 +89,8 @@ class Table:
         self.eviction = self._make_eviction(eviction)
         self.needs_touch = self.eviction.needs_touch
         self.gone: list[Entry] = []
+        self._is_busy = False
+        self._postponed: list[Callable[[], None]] = []
 
     def _make_eviction(self, name: str) -> Eviction:
         if name == "lru":
@@ -115,32 +123,64 @@ class Table:
         return weight <= self._most_weight
 
     def put(self, entry: Entry, tags: Iterable[object], now_ns: int) -> None:
-        """Store `entry` in the place of whatever had its key, having reclaimed a little and made room."""
-        if now_ns >= self.expiry.next_ns:
-            self.reclaim(now_ns)
+        """Store `entry` in the place of whatever had its key, having reclaimed a little and made room.
+
+        A key's `__hash__` and `__eq__` are the user's and may raise: then the table is as if it had not been asked.
+        """
+        if self._is_busy:
+            self._postponed.append(lambda: self._put(entry, tags, now_ns))
+            return
+        self._is_busy = True
+        try:
+            self._put(entry, tags, now_ns)
+        finally:
+            self._is_busy = False
+            if self._postponed:
+                self._catch_up()
+
+    def _put(self, entry: Entry, tags: Iterable[object], now_ns: int) -> None:
+        expiry = self.expiry
+        if now_ns >= expiry.next_ns:
+            self._reclaim(now_ns)
         key = slot = entry.key
         shelf = self.entries
         if type(key) is tuple and len(key) == 2 and type(key[0]) is Scope:
             shelf, slot = key[0].entries, key[1]
-        entry.shelf, entry.slot = shelf, slot
-        old = shelf.get(slot)
-        if old is not None:
-            self.eviction.replace(old, entry)
-        else:
-            if self.size >= self._most_entries or self.weight + entry.weight > self._most_weight:
-                self._make_room(entry.weight)
-            self.eviction.admit(entry)
+        entry.shelf, entry.slot, entry.epoch = shelf, slot, self.epoch
+        if slot in shelf:
+            self._replace(shelf[slot], entry, tags)
+            return
+        if self.size >= self._most_entries or self.weight + entry.weight > self._most_weight:
+            self._make_room(entry.weight)
+        self.eviction.admit(entry)
+        try:
+            if tags:
+                entry.tags = self.tags.attach(tags)
+            shelf[slot] = entry
+        except BaseException:
+            self.eviction.discard(entry)
+            self.tags.detach(entry.tags)
+            raise
+        self.size += 1
+        self.weight += entry.weight
+        expiry.add(entry)
+
+    def _replace(self, old: Entry, entry: Entry, tags: Iterable[object]) -> None:
+        """Put `entry` in the place of `old`, which has the same key."""
         if tags:
             entry.tags = self.tags.attach(tags)
-        entry.epoch = self.epoch
-        shelf[slot] = entry
+        try:
+            entry.shelf[entry.slot] = entry
+        except BaseException:
+            self.tags.detach(entry.tags)
+            raise
+        self.eviction.replace(old, entry)
         self.size += 1
         self.weight += entry.weight
         self.expiry.add(entry)
-        if old is not None:
-            self._let_go(old, None)
-            while self.weight > self._most_weight:
-                self._evict()
+        self._let_go(old, None)
+        if self.weight > self._most_weight:
+            self._make_room(0)
 
     def remove(self, key: Hashable) -> bool:
         """Take the entry of `key` out; tell whether there was one."""
@@ -152,6 +192,27 @@ class Table:
 
     def take_out(self, entry: Entry, why: EventKind | None) -> None:
         """Take `entry` out, unless it has left already."""
+        if self._is_busy:
+            self._postponed.append(lambda: self._take_out(entry, why))
+            return
+        self._is_busy = True
+        try:
+            self._take_out(entry, why)
+        finally:
+            self._is_busy = False
+            if self._postponed:
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Do what a finalizer asked for in the middle of a step, which the collector may run at any allocation."""
+        self._is_busy = True
+        try:
+            while self._postponed:
+                self._postponed.pop(0)()
+        finally:
+            self._is_busy = False
+
+    def _take_out(self, entry: Entry, why: EventKind | None) -> None:
         if entry.shelf.get(entry.slot) is entry:
             del entry.shelf[entry.slot]
             self.eviction.discard(entry)
@@ -162,19 +223,21 @@ class Table:
         self.epoch += 1
         self.tags.invalidate(name)
 
-    def reclaim(self, now_ns: int) -> None:
+    def _reclaim(self, now_ns: int) -> None:
         """Take out a few entries whose time has passed."""
         for entry in self.expiry.due(now_ns, most=_DUE_PER_STORE):
-            self.take_out(entry, EventKind.EXPIRED)
+            self._take_out(entry, EventKind.EXPIRED)
 
     def _make_room(self, weight: int) -> None:
+        """Evict until an entry of this weight fits in, or nothing is left."""
         while self.size >= self._most_entries or (self.size and self.weight + weight > self._most_weight):
-            self._evict()
-
-    def _evict(self) -> None:
-        victim = self.eviction.victim()
-        del victim.shelf[victim.slot]
-        self._let_go(victim, EventKind.EVICTED)
+            entry = self.eviction.victim()
+            try:
+                del entry.shelf[entry.slot]
+            except BaseException:
+                self.eviction.admit(entry)
+                raise
+            self._let_go(entry, EVICTED)
 
     def _let_go(self, entry: Entry, why: EventKind | None) -> None:
         entry.fast_ns = DEAD
