@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.support.invariants import check_cache
 from tests.support.waiting import Call, HeldLoader, run, start_together, wait_for_callers
 
 from credenza import Cache, ConfigurationError, Event, Loaded
@@ -389,11 +390,14 @@ def lines_run_by(action: Callable[[], object]) -> int:
         return trace
 
     before = sys.gettrace()
+    gc.collect()
+    gc.disable()
     sys.settrace(trace)
     try:
         action()
     finally:
         sys.settrace(before)
+        gc.enable()
     return count
 
 
@@ -535,6 +539,74 @@ def test_finalizer_of_a_value_may_use_the_cache(eviction: str, way: str) -> None
     cache.set("k", Tell(cache, told))
     _leave(cache, clock, way)
     assert told == ["told", "told"]
+
+
+class CollectingKey:
+    """A key in whose `__hash__` the collector runs, as it may in that of a dataclass, which builds a tuple."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CollectingKey) and self.number == other.number
+
+    def __hash__(self) -> int:
+        _countdown[0] -= 1
+        if _countdown[0] == 0:
+            gc.collect()
+        return hash(self.number)
+
+
+_countdown = [0]
+
+
+class Writer:
+    """Garbage, as it refers to itself, whose finalizer writes to the cache."""
+
+    def __init__(self, cache: Cache[Any, Any]) -> None:
+        self._cache = cache
+        self._self = self
+
+    def __del__(self) -> None:
+        self._cache.invalidate(CollectingKey(1), CollectingKey(2))
+        for number in (7, 8, 9):
+            self._cache.set(CollectingKey(number), "by the finalizer")
+
+
+@evictions
+@pytest.mark.parametrize("hashes", range(1, 13))
+@pytest.mark.parametrize("operation", ["set a new key", "set again", "load", "invalidate", "write"])
+def test_collector_that_runs_a_finalizer_in_the_middle_of_a_step_breaks_nothing(
+    operation: str, hashes: int, eviction: str
+) -> None:
+    """B1: the table stays whole if a finalizer uses the cache while its own thread is in the middle of a step."""
+    cache: Cache[Any, Any] = Cache(maxsize=3, eviction=eviction)
+    for number in (1, 2, 3):
+        cache.set(CollectingKey(number), number, tags=["t"])
+    gc.disable()
+    try:
+        Writer(cache)
+        _countdown[0] = hashes
+        match operation:
+            case "set a new key":
+                cache.set(CollectingKey(4), 4, tags=["t"])
+            case "set again":
+                cache.set(CollectingKey(1), 4, tags=["t"])
+            case "load":
+                assert cache.get_or_load(CollectingKey(4), lambda: 4) == 4
+            case "invalidate":
+                cache.invalidate(CollectingKey(1), CollectingKey(3))
+            case _:
+                with cache.writing(CollectingKey(1)):
+                    pass
+        _countdown[0] = 0
+        gc.collect()
+    finally:
+        gc.enable()
+    check_cache(cache)
+    for number in range(20):
+        cache.set(CollectingKey(number), number)
+        assert cache.get(CollectingKey(number)) == number
 
 
 # Many inserts ---------------------------------------------------------------------------------------------------------

@@ -347,9 +347,11 @@ def test_keyword_arguments_in_any_order_make_one_key() -> None:
     assert len({key_of(*args, **kwargs) for args, kwargs in different}) == len(different)
 
 
+CALLS = st.tuples(st.lists(st.integers(0, 2), max_size=3), st.dictionaries(st.sampled_from("xyb"), st.integers(0, 2)))
+
+
 @settings(deadline=None)
-@given(first=st.tuples(st.lists(st.integers(0, 2), max_size=3), st.dictionaries(st.sampled_from("xyb"), st.integers(0, 2))),
-       second=st.tuples(st.lists(st.integers(0, 2), max_size=3), st.dictionaries(st.sampled_from("xyb"), st.integers(0, 2))))  # fmt: skip
+@given(first=CALLS, second=CALLS)
 def test_any_two_calls_share_a_key_exactly_if_they_are_the_same_call(first: Any, second: Any) -> None:
     """DESIGN 2: keys of `*args` and `**kwargs` are injective up to defaults."""
     key_of = _KEY_OF_MANY

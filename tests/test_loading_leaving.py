@@ -158,6 +158,21 @@ def test_all_left_a_plain_load_and_its_value_is_kept() -> None:
     run(main())
 
 
+def test_all_left_before_a_lambda_returned_its_coroutine_stops_it() -> None:
+    """L5: a coroutine that a plain loader returns when all have left does not run on for nobody."""
+
+    async def main() -> None:
+        cache, held, loader = make_cache(), HeldLoader(), HeldAsyncLoader()
+        (task,) = await start(cache, lambda: (held(), loader())[1], 1)
+        await cancel(task)
+        held.release()
+        await until(lambda: cache.stats().flights == 0, "the load is over")
+        assert loader.finished == 0
+        assert await cache.aio.get_or_load("k", lambda: "new") == "new"
+
+    run(main())
+
+
 def test_newcomer_joins_a_plain_load_that_everybody_left() -> None:
     """L1, L5: while a plain load runs on alone, whoever comes joins it."""
 

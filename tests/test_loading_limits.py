@@ -47,13 +47,15 @@ class Pressure:
         return await asyncio.to_thread(self.load)
 
 
-def test_no_more_loads_than_allowed_press_the_source() -> None:
+@pytest.mark.parametrize("form", ["coroutine", "plain", "lambda"])
+def test_no_more_loads_than_allowed_press_the_source(form: str) -> None:
     """Threads and tasks of two loops with twenty keys: two load at a time, the others queue, all get their value."""
     cache: Cache[object, object] = Cache(max_concurrent_loads=2)
     source = Pressure()
+    loader = {"coroutine": source.load_async, "plain": source.load, "lambda": lambda: source.load_async()}[form]
     with loops(2) as running:
         threads = [Call(lambda key=key: cache.get_or_load(key, source.load)) for key in range(10)]  # type: ignore[misc]
-        tasks = [running[key % 2].submit(cache.aio.get_or_load(-key, source.load_async)) for key in range(1, 11)]
+        tasks = [running[key % 2].submit(cache.aio.get_or_load(-key, loader)) for key in range(1, 11)]
         wait_until(lambda: cache.stats().flights == 20, "everybody has come")
         wait_until(lambda: source.now == 2, "two load")
         source.held.release()

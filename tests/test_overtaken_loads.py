@@ -7,6 +7,7 @@ the cache is told, in one of several ways. Whoever asks from now on gets "new", 
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -213,7 +214,11 @@ def test_load_that_a_write_overtook_is_not_stored(ground: str, overtaker: str, c
 def _wait_for_rest(cache: Cache[Any, Any]) -> None:
     """Wait for all loads, those too that were detached and are on no register any more."""
     wait_until(lambda: cache.stats().flights == 0, "no load is under way")
-    check_threads({thread for thread in threading.enumerate() if thread.name != "credenza-worker"})
+    gc.disable()  # a collection while the frames of all threads are listed can deadlock in CPython
+    try:
+        check_threads({thread for thread in threading.enumerate() if thread.name != "credenza-worker"})
+    finally:
+        gc.enable()
 
 
 PLAIN_GROUNDS = ["foreground", "joined", "with a timeout", "background", "early"]

@@ -564,7 +564,8 @@ def test_async_source_in_the_sync_face_raises_and_says_what_to_do() -> None:
     """DESIGN 2: an async source serves `repository.aio` only; nothing reaches it otherwise."""
     source = AsyncDictSource[Any, Any]({1: "Ann"})
     users: Any = Cache[Any, Any]().repository(source, key="user:{}")
-    for call in (lambda: users.get(1), lambda: users.get_many([1]), lambda: users.put(1, "x"), lambda: users.delete(1), lambda: users.fetch(1)):
+    calls = [lambda: users.get(1), lambda: users.get_many([1]), lambda: users.put(1, "x"), lambda: users.delete(1)]
+    for call in [*calls, lambda: users.fetch(1)]:
         with pytest.raises(UsageError, match=r"repository\.aio"):
             call()
     assert (source.inner.loads, source.inner.writes) == (0, 0)

@@ -148,7 +148,8 @@ def _check_eviction(table: Table) -> list[Entry]:
     assert eviction._small_cost == sum(entry.weight for entry in small)
     assert eviction._dead == len(eviction._small) + len(eviction._main) - len(living)
     ghost = eviction._ghost
-    assert len(ghost._when) <= len(ghost._order) <= ghost._size
+    assert len(ghost.young) < ghost.size
+    assert len(ghost.old) <= ghost.size
     return living
 
 

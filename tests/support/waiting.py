@@ -1,7 +1,4 @@
-"""Staging callers: threads, tasks and event loops that a test holds and lets go.
-
-Nothing here sleeps for a fixed time: a test waits for a condition, and fails if it does not come to hold.
-"""
+"""Staging callers: threads, tasks and loops that a test holds and lets go, with no sleep for a fixed time."""
 
 import asyncio
 import threading
@@ -262,7 +259,7 @@ class HeldAsyncLoader:
                 pass  # its event loop is gone
 
     def wait_until_called(self, times: int = 1) -> None:
-        """Return once the loader has been called that often; not to be used on the loop's own thread."""
+        """Return once it has been called that often; not for the loop's own thread."""
         wait_until(lambda: self.calls >= times, f"the loader is called {times} times")
 
 
