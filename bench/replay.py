@@ -76,7 +76,8 @@ def replay(scale: Scale, places: Sequence[Path]) -> Result:
     note = f"{len({row.trace for row in compared})} traces"
     if left_out:
         note += f"; left out because they are long: {', '.join(left_out)}"
-    return Result(_outcomes(compared, note), (_table(rows, note), *_means(compared)))
+    outcomes = _nothing(f"judged on all traces only; {note}").outcomes if left_out else _outcomes(compared, note)
+    return Result(outcomes, (_table(rows, note), *_means(compared)))
 
 
 def _nothing(why: str) -> Result:
