@@ -1,5 +1,6 @@
 """What must hold of every cache once a test is over: sizes add up, nothing is under way, nothing was left behind."""
 
+import gc
 import logging
 import sys
 import threading
@@ -95,7 +96,11 @@ def check_threads(before: set[threading.Thread]) -> None:
 
 
 def _busy(before: set[threading.Thread]) -> list[threading.Thread]:
-    frames = sys._current_frames()
+    gc.disable()  # a collection inside the call deadlocks on Python 3.11 if a finalizer needs the list of threads
+    try:
+        frames = sys._current_frames()
+    finally:
+        gc.enable()
     busy = []
     for thread in set(threading.enumerate()) - before:
         frame = frames.get(thread.ident or 0)
