@@ -19,7 +19,7 @@ _SOURCE = """
         raise
     if @entry is not None:
         @value = @entry.value
-        if @now_ns() < @entry.fast_ns and @entry.epoch == @table.epoch:
+        if @now_ns() < @entry.fast_ns:
             if @entry.freq < 3:
                 @entry.freq += 1
             @tally.hits += 1
@@ -40,15 +40,16 @@ def make_hit_path(recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) ->
     that Python itself binds positional, keyword and default arguments and builds neither a tuple nor a dictionary of
     them: with one parameter the argument is the place in the function's own dictionary of entries.
 
-    Reading `value` before `fast_ns` is what makes it safe without a lock; see `Entry`.
+    Such a function declares no tags, and an entry that got some all the same (`Loaded`) has no `fast_ns`; so the tags need
+    no look either. Reading `value` before `fast_ns` is what makes it safe without a lock; see `Entry`.
     """  # Any: the decorated function's own result
     state = recipe.engine.state
+    recipe.scope.ignores_tags = True
     ours = {
         "find": recipe.scope.entries.get,
         "miss": handle.miss,
         "check": _check,
         "now_ns": state.clock_ns,
-        "table": state.table,
         "tally": recipe.tally,
     }
     namespace: dict[str, Any] = {_PREFIX + name: value for name, value in ours.items()}  # Any: what the source names

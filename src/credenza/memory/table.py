@@ -26,12 +26,16 @@ class Scope:
     """The keys of one function, apart from all others: those are `(scope, slot)`. Equal only to itself.
 
     Its entries have a dictionary of their own, so that a hit of the function need not build that tuple.
+
+    Attributes:
+        ignores_tags: its hits look at the clock only, so an entry with tags must not be taken for one that needs no more.
     """
 
-    __slots__ = ("entries", "name")
+    __slots__ = ("entries", "ignores_tags", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.ignores_tags = False
         self.entries: dict[Hashable, Entry] = {}
 
     def __repr__(self) -> str:
@@ -146,6 +150,8 @@ class Table:
         shelf = self.entries
         if type(key) is tuple and len(key) == 2 and type(key[0]) is Scope:
             shelf, slot = key[0].entries, key[1]
+            if tags and key[0].ignores_tags:
+                entry.fast_ns = 0
         entry.shelf, entry.slot, entry.epoch = shelf, slot, self.epoch
         if slot in shelf:
             self._replace(shelf[slot], entry, tags)
