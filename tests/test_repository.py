@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 from tests.support.waiting import DEADLINE, Call, HeldLoader, run, until, wait_for_callers, wait_until
 
-from credenza import Cache, CacheAside, ConfigurationError, Loaded, NoCache, NotFound, UsageError, WriteThrough
+from credenza import (
+    Cache,
+    CacheAside,
+    ConfigurationError,
+    Loaded,
+    LoadTimeout,
+    NoCache,
+    NotFound,
+    UsageError,
+    WriteThrough,
+)
 from credenza.testing import AsyncDictSource, DictSource, FakeClock
 
 STRATEGIES = [CacheAside(), WriteThrough(), NoCache()]
@@ -621,3 +631,27 @@ def test_wrong_timeout_of_a_repository_raises(colour: str, strategy: Any) -> Non
         with pytest.raises(ConfigurationError, match="timeout must be"):
             call()
     assert face.inner.loads == 0
+
+
+def test_reading_many_one_by_one_keeps_to_the_timeout_of_the_call() -> None:
+    """L6: without `load_many` the timeout covers all loads together, not each of them."""
+    clock = FakeClock()
+
+    class Slow:
+        loads = 0
+
+        def load(self, key: int) -> str:
+            self.loads += 1
+            clock.advance(0.3)
+            return f"record {key}"
+
+        def store(self, key: int, value: str) -> None: ...
+        def delete(self, key: int) -> None: ...
+
+    source = Slow()
+    cache: Cache[Any, Any] = Cache(clock=clock)
+    records = cache.repository(source, key="r:{}")
+    with pytest.raises(LoadTimeout):
+        records.get_many([1, 2, 3, 4], timeout=0.5)
+    assert source.loads == 2
+    assert cache.get("r:1") == "record 1"

@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Se
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from .durations import Duration
+from .durations import NANOSECONDS, Duration
 from .engine import Engine, Fetched, fetched, timeout_ns_of
-from .errors import ConfigurationError, NotFound, UsageError
+from .errors import ConfigurationError, LoadTimeout, NotFound, UsageError
 from .flow.bulk import read_many
 from .flow.read import read
 from .flow.write import write
@@ -124,6 +124,22 @@ class _Records(Generic[K, V]):
             request.status = Status.BYPASS
         return fetched(request, value)
 
+    def time_left(self, timeout: Duration | None) -> Callable[[], Duration | None]:
+        """Return what tells how much of `timeout` is left, for a call that reads one record after another."""
+        timeout_ns = timeout_ns_of(timeout)
+        if timeout_ns is None:
+            return lambda: None
+        clock_ns = self.engine.state.clock_ns
+        ends_ns = clock_ns() + timeout_ns
+
+        def left() -> Duration:
+            left_ns = ends_ns - clock_ns()
+            if left_ns <= 0:
+                raise LoadTimeout(f"no values within timeout={timeout!r}; those that were loaded are kept")
+            return left_ns / NANOSECONDS
+
+        return left
+
     async def get_many(self, run: Runtime, keys: Iterable[K], timeout: Duration | None) -> dict[K, V]:
         """Read records with one `load_many`, in the caller's colour."""
         unique = list(dict.fromkeys(keys))
@@ -193,10 +209,11 @@ class Repository(Generic[K, V]):
         self._check_colour()
         if self._records.has_load_many:
             return block(self._records.get_many(self._records.engine.threads, keys, timeout))
+        time_left = self._records.time_left(timeout)
         found: dict[K, V] = {}
         for key in dict.fromkeys(keys):
             with contextlib.suppress(NotFound):
-                value = self.get(key, timeout=timeout)
+                value = self.get(key, timeout=time_left())
                 if value is not None:
                     found[key] = value
         return found
