@@ -114,11 +114,9 @@ class State:
     def clear(self) -> None:
         """Take everything out; no load that began before is stored or joined."""
         with self.lock:
-            for key in self.flights:
-                self.fences.disturb(key)
             self.flights.clear()
             self.table.epoch += 1
-            self.forgotten_epoch = self.table.epoch
+            self.forgotten_epoch = self.table.epoch  # so that writes under way do not store what they wrote, either
             self.recent_tags.clear()
             living = self.table.eviction.living()
         self._take_out(living)

@@ -101,8 +101,7 @@ def attempt(state: State, run: Runtime, request: Request) -> Any:  # Any: a valu
         if flight.outcome != LANDED:
             return AGAIN
         request.load_ns = flight.load_ns
-        value = flight.value
-        return value if request.policy.copy is None else request.policy.copy(value)
+        return hand_out(request, flight.value)
     if move is JOIN or move is WAIT:
         return AGAIN
     if move is REFRESH:

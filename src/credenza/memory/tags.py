@@ -55,7 +55,3 @@ class Tags:
         """Return how many entries carry `name`."""
         tag = self._living.get(name)
         return tag.count if tag is not None else 0
-
-    def counts(self) -> dict[object, int]:
-        """Return the number of entries of every living tag, for the invariant check."""
-        return {name: tag.count for name, tag in self._living.items()}
