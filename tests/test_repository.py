@@ -655,3 +655,20 @@ def test_reading_many_one_by_one_keeps_to_the_timeout_of_the_call() -> None:
         records.get_many([1, 2, 3, 4], timeout=0.5)
     assert source.loads == 2
     assert cache.get("r:1") == "record 1"
+
+
+def test_clear_during_a_write_through_keeps_the_written_value_out() -> None:
+    """I2, I5: what is cleared while a write is under way is not stored by it afterwards, also if nobody is loading."""
+    cache: Cache[Any, Any] = Cache()
+    source: DictSource[int, str] = DictSource({1: "old"})
+    store = source.store
+
+    def store_and_clear(key: int, value: str) -> None:
+        store(key, value)
+        cache.clear()
+
+    source.store = store_and_clear  # type: ignore[method-assign]
+    records = cache.repository(source, strategy=WriteThrough(), key="r:{}")
+    records.put(1, "new")
+    assert "r:1" not in cache
+    assert records.get(1) == "new"
