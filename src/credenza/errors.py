@@ -6,6 +6,8 @@
     ├── NotFound             (LookupError)   raised by a loader: the source has no such record
     ├── LoadTimeout          (TimeoutError)  a deadline passed before the value was there
     ├── DeadlockError        (RuntimeError)  waiting would never end
+    ├── FenceLost            (RuntimeError)  a write may not commit: its fence is not up
+    ├── TierError                            the shared tier is away, full or unintelligible
     └── CacheClosed          (RuntimeError)  the cache was closed
 
 A loader's own errors are none of these: they reach every caller as they are.
@@ -52,6 +54,17 @@ class LoadTimeout(CacheError, TimeoutError):
 
 class DeadlockError(CacheError, RuntimeError):
     """The call would wait for something that waits for the call."""
+
+
+class FenceLost(CacheError, RuntimeError):
+    """The fence around a write is gone from the shared tier. Raised before the commit; roll back, and try again."""
+
+
+class TierError(CacheError):
+    """The shared tier did not do what it was asked: it is away, too slow, full, or answers what nobody understands.
+
+    Reads never raise it. Writes and invalidations do under `on_fence_failure="raise"`.
+    """
 
 
 class CacheClosed(CacheError, RuntimeError):

@@ -1,0 +1,1 @@
+"""Shared tiers: where the processes of a service keep what they share."""
