@@ -1,0 +1,1 @@
+"""Bytes that earlier versions stored, and what they have to decode to."""
