@@ -1,0 +1,65 @@
+"""The servers as fixtures; a conftest imports those that its tests ask for."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from .asking import Asking, askers
+from .binaries import SERVERS, NoServerError
+from .groups import Cluster, SentinelSetup, running_cluster, running_sentinel
+from .redis_server import RedisServer, running_redis
+
+__all__ = ["asking", "redis_cluster", "redis_sentinel", "redis_server", "shared_cluster", "shared_server"]
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def shared_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """One server for the whole run, once Redis and once Valkey; may hold what earlier tests left."""
+    try:
+        with running_redis(request.param) as server:
+            yield server
+    except NoServerError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def redis_server(shared_server: RedisServer) -> RedisServer:
+    """A running server without records or scripts, used by one test at a time; the test must not stop it."""
+    with shared_server.client() as client:
+        client.flushall()
+        client.script_flush()
+    return shared_server
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    """One cluster for the whole run."""
+    try:
+        with running_cluster() as cluster:
+            yield cluster
+    except NoServerError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def redis_cluster(shared_cluster: Cluster) -> Cluster:
+    """A running cluster without records; the test must not stop its nodes."""
+    shared_cluster.flush()
+    return shared_cluster
+
+
+@pytest.fixture
+def redis_sentinel() -> Iterator[SentinelSetup]:
+    """A master, a replica and a sentinel of the test's own."""
+    try:
+        with running_sentinel() as setup:
+            yield setup
+    except NoServerError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def asking(colour: str) -> Iterator[Asking]:
+    """Makes tiers that are asked in either colour, and closes them after the test."""
+    with askers(colour) as ask:
+        yield ask

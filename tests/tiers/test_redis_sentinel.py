@@ -1,0 +1,89 @@
+"""The Redis tier behind a sentinel: the master, whoever that is."""
+# ruff: noqa: F811  # a fixture is imported, and is the name of an argument
+
+import pytest
+import redis.asyncio
+import redis.sentinel
+from tests.support.servers import RedisServer, SentinelSetup, free_port
+from tests.support.servers.asking import Asking
+from tests.support.servers.fixtures import asking  # noqa: F401  # a fixture
+from tests.support.servers.impostors import answering, listening
+from tests.support.waiting import wait_until
+
+from credenza.errors import ConfigurationError
+from credenza.tiers.base import Get, Put, TierError
+from credenza.tiers.redis import RedisTier
+
+NAME = b"test:name"
+WRITE = Put(NAME, b"envelope", 600_000)
+
+
+def test_master_is_found_and_found_again_after_a_fail_over(asking: Asking, redis_sentinel: SentinelSetup) -> None:
+    """Writes go to the master; once another server is that, they go there."""
+    ask = asking(redis_sentinel.url)
+    assert ask(WRITE) == [True]
+    redis_sentinel.fail_over()
+
+    def is_written() -> bool:
+        try:
+            return ask(WRITE) == [True]
+        except TierError:
+            return False
+
+    wait_until(is_written, "the new master")
+    with redis_sentinel.replica.client() as client:
+        wait_until(lambda: client.exists(NAME), "the value on the new master")
+
+
+def test_master_that_became_a_replica_is_left(asking: Asking, redis_sentinel: SentinelSetup) -> None:
+    """A refusal to write makes the tier ask the sentinel again."""
+    ask = asking(redis_sentinel.url)
+    ask(WRITE)
+    with redis_sentinel.master.client() as client:
+        client.replicaof("127.0.0.1", redis_sentinel.replica.port)
+    first = ask(WRITE)[0]
+    assert first is True or "READONLY" in str(first)
+    with pytest.raises(TierError, match="not the master"):
+        ask(WRITE)
+
+
+@pytest.mark.parametrize("module", [redis.sentinel, redis.asyncio.sentinel])
+def test_client_made_by_a_sentinel_is_taken(asking: Asking, redis_sentinel: SentinelSetup, module: type) -> None:
+    """`Sentinel.master_for` of either colour names the service and its sentinels."""
+    sentinel = module.Sentinel([("127.0.0.1", redis_sentinel.sentinel.port)])
+    assert asking(sentinel.master_for(redis_sentinel.service, db=2))(WRITE) == [True]
+    with redis_sentinel.master.client(db=2) as client:
+        assert client.exists(NAME)
+    with pytest.raises(ConfigurationError, match="master_for"):
+        RedisTier(sentinel.slave_for(redis_sentinel.service))
+
+
+def test_sentinel_that_is_away_is_passed_over(asking: Asking, redis_sentinel: SentinelSetup) -> None:
+    """Others are asked, be the first refused, silent or confused; each leaves time for the next."""
+    with listening(lambda sock: sock.recv(1_000) and sock.recv(1)) as silent, answering(b"+what?\r\n-ERR\r\n") as odd:
+        hosts = [free_port(), silent.port, redis_sentinel.sentinel.port]
+        url = f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in hosts)}/{redis_sentinel.service}"
+        assert asking(url)(WRITE, timeout_ns=3_000_000_000) == [True]
+        with pytest.raises(TierError):
+            asking(f"redis+sentinel://127.0.0.1:{odd.port}/main")(WRITE)
+
+
+def test_service_that_nobody_watches_raises(asking: Asking, redis_sentinel: SentinelSetup) -> None:
+    """The error names it."""
+    with pytest.raises(TierError, match="'other'"):
+        asking(f"redis+sentinel://127.0.0.1:{redis_sentinel.sentinel.port}/other")(Get(NAME))
+
+
+def test_sentinels_have_no_connection_that_stays(asking: Asking, redis_sentinel: SentinelSetup) -> None:
+    """They are asked once, and only the connection to the master stays open."""
+
+    def count(server: RedisServer) -> int:
+        with server.client() as client:
+            return len(client.client_list(_type="normal"))
+
+    before = count(redis_sentinel.sentinel)
+    ask = asking(redis_sentinel.url)
+    ask(WRITE)
+    wait_until(lambda: count(redis_sentinel.sentinel) == before, "the connection to the sentinel to end")
+    ask.tier.watch(0, 1_000_000)
+    wait_until(lambda: count(redis_sentinel.sentinel) == before, "the connection to the sentinel to end")
