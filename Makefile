@@ -15,7 +15,7 @@ FIND     = for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3
              if "$$python" -c '$(CHECK)' >/dev/null 2>&1; then echo "$$python"; exit 0; fi; done; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test check bench chaos docs clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list.
@@ -23,6 +23,7 @@ help: ## Show this list.
 	@echo "make test    run the test suite (ARGS='-k name' ...)"
 	@echo "make check   ruff, mypy, pyright, import rule, docs build"
 	@echo "make bench   measure beside other libraries (ARGS=--quick ...)"
+	@echo "make chaos   four processes, a real server, faults for two minutes, and a checker (ARGS='--seconds 30' ...)"
 	@echo "make docs    build the documentation into site/"
 	@echo "make clean   remove everything that these targets made, .venv included"
 
@@ -51,6 +52,10 @@ check: $(VENV)/.installed-dev $(VENV)/.installed-docs
 bench: $(VENV)/.installed-bench
 	@echo "==> python -m bench $(ARGS)"
 	@$(PY) -m bench $(ARGS)
+
+chaos: $(VENV)/.installed-dev
+	@echo "==> python -m bench.chaos $(ARGS)"
+	@$(PY) -m bench.chaos $(ARGS)
 
 docs: $(VENV)/.installed-docs
 	@echo "==> mkdocs build --strict"

@@ -13,10 +13,11 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 # The layer of a module is that of its longest listed prefix. A new module is put into a layer here, on purpose.
 # The vocabulary is errors, constants and plain data; the pure modules are mechanisms, which know the vocabulary only;
-# the state combines them under one lock. None of these does I/O, starts a thread or knows a loop.
+# the port to a shared tier is data, as is what travels over it; the state combines the mechanisms under one lock. None of these does I/O, starts a thread or knows a loop.
 LAYERS = {
     "vocabulary": ["_typevars", "clock", "durations", "errors", "events", "policy", "sentinel", "source", "stats"],
-    "pure": ["fence", "flight", "keys", "memory"],
+    "tier": ["tiers.base", "tiers.records", "codec"],
+    "pure": ["fence", "flight", "keys", "memory", "shared"],
     "state": ["state", "steps"],
     "ports": ["runtime.base"],
     "flow": ["flow"],
@@ -32,18 +33,23 @@ LAYERS = {
         "hitpath",
         "quick",
         "repository",
+        "sharing",
         "testing",
+        "writing",
     ],
+    "tiers": ["tiers"],
     "outside": ["__main__", "cli", "contrib", "dashboard", "demo"],
 }
 ALLOWED = {
     "vocabulary": {"vocabulary"},
-    "pure": {"vocabulary"},
-    "state": {"vocabulary", "pure", "state"},
-    "ports": {"vocabulary", "pure", "state"},
-    "flow": {"vocabulary", "pure", "state", "ports", "flow"},
-    "runtime": {"vocabulary", "pure", "state", "ports", "runtime"},
-    "faces": {"vocabulary", "pure", "state", "ports", "flow", "runtime", "faces"},
+    "tier": {"vocabulary", "tier"},
+    "pure": {"vocabulary", "tier"},
+    "state": {"vocabulary", "tier", "pure", "state"},
+    "ports": {"vocabulary", "tier", "pure", "state"},
+    "flow": {"vocabulary", "tier", "pure", "state", "ports", "flow"},
+    "runtime": {"vocabulary", "tier", "pure", "state", "ports", "runtime"},
+    "tiers": {"vocabulary", "tier", "tiers"},
+    "faces": {"vocabulary", "tier", "pure", "state", "ports", "flow", "runtime", "tiers", "faces"},
     "outside": set(),  # the public API only: `credenza` and `credenza.testing`
 }
 PUBLIC = {"credenza", "credenza.testing"}
@@ -101,7 +107,7 @@ def violations(module: str, text: str, known: set[str], *, is_package: bool = Fa
     for line, target in imported_by(module, text, known, is_package=is_package):
         package = target.partition(".")[0]
         if package != "credenza":
-            if layer != "outside" and package not in sys.stdlib_module_names and line not in unseen:
+            if layer not in {"outside", "tiers"} and package not in sys.stdlib_module_names and line not in unseen:
                 found.append(f"{module}:{line} imports {target}; the core has no dependencies")
             if package in UNWELCOME.get(layer, ()):
                 found.append(f"{module}:{line} ({layer}) imports {target}; that is for runtimes")

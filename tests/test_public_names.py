@@ -11,9 +11,10 @@ import credenza
 import credenza.testing
 
 PUBLIC = """
-    MISSING AsyncCache AsyncCachedFunction AsyncRepository AsyncSource Cache CacheAside CacheClosed CacheError CacheInfo
-    CachedFunction ConfigurationError DeadlockError Event EventKind Fetched Flights LoadTimeout Loaded NoCache NotFound
-    Policy Repository Source Stats Status UsageError WriteThrough cached
+    MISSING AsyncCache AsyncCachedFunction AsyncRepository AsyncSource AsyncWriteFence Cache CacheAside CacheClosed CacheError
+    CacheInfo CachedFunction Codec ConfigurationError DeadlockError Event EventKind FenceLost Fetched Flights Health
+    LoadTimeout Loaded NoCache NotFound Pickle Policy Repository Source Stats Status TierError UsageError WriteFence
+    WriteThrough cached
 """.split()
 
 

@@ -2,16 +2,29 @@
 
 from .aio import AsyncCache
 from .cache import Cache, cached
+from .codec import Codec, Pickle
 from .decorate import AsyncCachedFunction, CachedFunction
 from .engine import Fetched
-from .errors import CacheClosed, CacheError, ConfigurationError, DeadlockError, LoadTimeout, NotFound, UsageError
+from .errors import (
+    CacheClosed,
+    CacheError,
+    ConfigurationError,
+    DeadlockError,
+    FenceLost,
+    LoadTimeout,
+    NotFound,
+    TierError,
+    UsageError,
+)
 from .events import Event, EventKind
 from .flights import Flights
 from .policy import Policy
 from .repository import AsyncRepository, CacheAside, NoCache, Repository, WriteThrough
 from .sentinel import MISSING
+from .sharing import Health
 from .source import AsyncSource, Loaded, Source
 from .stats import CacheInfo, Stats, Status
+from .writing import AsyncWriteFence, WriteFence
 
 __version__ = "0.1.0"
 
@@ -21,28 +34,35 @@ __all__ = [
     "AsyncCachedFunction",
     "AsyncRepository",
     "AsyncSource",
+    "AsyncWriteFence",
     "Cache",
     "CacheAside",
     "CacheClosed",
     "CacheError",
     "CacheInfo",
     "CachedFunction",
+    "Codec",
     "ConfigurationError",
     "DeadlockError",
     "Event",
     "EventKind",
+    "FenceLost",
     "Fetched",
     "Flights",
+    "Health",
     "LoadTimeout",
     "Loaded",
     "NoCache",
     "NotFound",
+    "Pickle",
     "Policy",
     "Repository",
     "Source",
     "Stats",
     "Status",
+    "TierError",
     "UsageError",
+    "WriteFence",
     "WriteThrough",
     "cached",
 ]

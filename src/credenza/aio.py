@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Hashable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
@@ -16,7 +16,9 @@ from .keys import check_hashable, check_tags, unique_keys
 from .policy import PolicyOptions
 from .runtime.tasks import is_coroutine_function
 from .sentinel import MISSING, MissingType
+from .sharing import batch_result_type
 from .source import AsyncBatchLoader, AsyncLoader, BatchLoader, Loader
+from .writing import AsyncWriteFence, writing_async
 
 D = TypeVar("D")
 
@@ -36,12 +38,15 @@ class AsyncCache(Generic[K, V]):
         self._engine = engine
 
     @overload
-    async def get(self, key: K) -> V | None: ...
+    async def get(self, key: K, *, type: Any = MISSING) -> V | None: ...
     @overload
-    async def get(self, key: K, default: D) -> V | D: ...
-    async def get(self, key: K, default: Any = None) -> Any:
+    async def get(self, key: K, default: D, *, type: Any = MISSING) -> V | D: ...
+    async def get(self, key: K, default: Any = None, *, type: Any = MISSING) -> Any:
         """See `Cache.get`."""
-        value = self._engine.get(_hashable(key))
+        engine = self._engine
+        value = engine.get(_hashable(key))
+        if value is MISSING and engine.state.shared is not None:
+            value = (await engine.find(engine.tasks, (_hashable(key),), type)).get(_hashable(key), MISSING)
         return default if value is MISSING else value
 
     async def get_or_load(
@@ -51,6 +56,7 @@ class AsyncCache(Generic[K, V]):
         *,
         timeout: Duration | None = None,
         tags: Iterable[str] = (),
+        type: Any = MISSING,
         **options: Unpack[PolicyOptions],
     ) -> V:
         """See `Cache.get_or_load`. The loader may be a coroutine function or a plain one."""
@@ -61,7 +67,7 @@ class AsyncCache(Generic[K, V]):
                 return cast("V", value)
         check_callable(loader)
         is_async = is_coroutine_function(loader)
-        request = engine.request(_hashable(key), loader, timeout, tags, options, is_async=is_async)
+        request = engine.request(_hashable(key), loader, timeout, tags, options, is_async=is_async, annotation=type)
         return cast("V", await read(engine.state, engine.tasks, request))
 
     async def fetch(
@@ -71,18 +77,19 @@ class AsyncCache(Generic[K, V]):
         *,
         timeout: Duration | None = None,
         tags: Iterable[str] = (),
+        type: Any = MISSING,
         **options: Unpack[PolicyOptions],
     ) -> Fetched[V]:
         """See `Cache.fetch`."""
         check_callable(loader)
         is_async = is_coroutine_function(loader)
-        request = self._engine.request(_hashable(key), loader, timeout, tags, options, is_async=is_async)
-        return fetched(request, cast("V", await read(self._engine.state, self._engine.tasks, request)))
+        engine = self._engine
+        request = engine.request(_hashable(key), loader, timeout, tags, options, is_async=is_async, annotation=type)
+        return fetched(request, cast("V", await read(engine.state, engine.tasks, request)))
 
-    async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+    async def get_many(self, keys: Iterable[K], *, type: Any = MISSING) -> dict[K, V]:
         """See `Cache.get_many`."""
-        found = {key: self._engine.get(_hashable(key)) for key in keys}
-        return {key: value for key, value in found.items() if value is not MISSING}
+        return cast("dict[K, V]", await self._engine.find(self._engine.tasks, unique_keys(keys), type))
 
     async def get_or_load_many(
         self,
@@ -91,13 +98,15 @@ class AsyncCache(Generic[K, V]):
         *,
         timeout: Duration | None = None,
         tags: Iterable[str] = (),
+        type: Any = MISSING,
         **options: Unpack[PolicyOptions],
     ) -> dict[K, V]:
         """See `Cache.get_or_load_many`."""
         check_callable(loader)
         engine, is_async = self._engine, is_coroutine_function(loader)
+        annotation = batch_result_type(loader) if type is MISSING else type
         requests = [
-            engine.request(_hashable(key), loader, timeout, tags, options, is_async=is_async)
+            engine.request(_hashable(key), loader, timeout, tags, options, is_async=is_async, annotation=annotation)
             for key in unique_keys(keys)
         ]
         return cast("dict[K, V]", await read_many(engine.state, engine.tasks, requests, loader))
@@ -106,44 +115,38 @@ class AsyncCache(Generic[K, V]):
         self, key: K, value: V, *, ttl: Duration | None | MissingType = MISSING, tags: Iterable[str] = ()
     ) -> None:
         """See `Cache.set`."""
-        self._engine.set(_hashable(key), value, ttl, tags)
+        check_hashable(_hashable(key))
+        await self._engine.set_many(self._engine.tasks, {key: value}, ttl, tags)
 
     async def set_many(
         self, values: Mapping[K, V], *, ttl: Duration | None | MissingType = MISSING, tags: Iterable[str] = ()
     ) -> None:
         """See `Cache.set_many`."""
-        for key, value in values.items():
-            self._engine.set(_hashable(key), value, ttl, tags)
+        await self._engine.set_many(self._engine.tasks, values, ttl, tags)
 
     async def invalidate(self, *keys: K) -> None:
         """See `Cache.invalidate`."""
         for key in keys:
             check_hashable(_hashable(key))
-        self._engine.state.invalidate(cast("tuple[Hashable, ...]", keys))
+        await self._engine.invalidate(self._engine.tasks, cast("tuple[Hashable, ...]", keys))
 
     async def invalidate_tags(self, *tags: str) -> None:
         """See `Cache.invalidate_tags`."""
-        self._engine.state.invalidate_tags(check_tags(tags))
+        await self._engine.invalidate_tags(self._engine.tasks, check_tags(tags))
 
     async def clear(self) -> None:
         """See `Cache.clear`."""
-        self._engine.state.clear()
+        await self._engine.clear(self._engine.tasks)
 
-    @asynccontextmanager
-    async def writing(self, *keys: K, tags: Iterable[str] = ()) -> AsyncGenerator[None]:
+    def writing(self, *keys: K, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[AsyncWriteFence]:
         """See `Cache.writing`."""
         for key in keys:
             check_hashable(_hashable(key))
-        state = self._engine.state
-        permit = state.enter_fence(cast("tuple[Hashable, ...]", keys), check_tags(tags))
-        try:
-            yield
-        finally:
-            state.leave_fence(permit)
+        return writing_async(self._engine, cast("tuple[Hashable, ...]", keys), check_tags(tags))
 
     async def close(self) -> None:
-        """See `Cache.close`."""
-        self._engine.state.close()
+        """See `Cache.close`. With a shared tier it also closes the connections of this event loop."""
+        await self._engine.close_async()
 
     async def __aenter__(self) -> AsyncCache[K, V]:
         return self
@@ -151,7 +154,7 @@ class AsyncCache(Generic[K, V]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._engine.state.close()
+        await self.close()
 
 
 def _hashable(key: object) -> Hashable:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from ._typevars import K, V
 from .aio import AsyncCache
-from .clock import Clock
+from .clock import Clock, in_nanoseconds
+from .codec import Codec
 from .decorate import AsyncCachedFunction, CachedFunction, Decoration, Decorator, check_function
 from .durations import Duration
 from .engine import SHAPES_HITS, Engine, Fetched, check_sync_loader, fetched
@@ -19,14 +20,16 @@ from .events import Listener
 from .flow.bulk import read_many
 from .flow.read import read
 from .keys import check_hashable, check_tags, unique_keys
-from .memory.table import Table
+from .memory.table import NoTable, Table
 from .policy import Policy, PolicyOptions
 from .repository import CacheAside, Repository, Strategy
 from .runtime.base import block
 from .sentinel import MISSING, MissingType
+from .sharing import Health, batch_result_type, health_of, tier_and_codec
 from .source import AsyncSource, BatchLoader, Loader, Source
 from .state import State, Weigh
 from .stats import CacheInfo, Stats
+from .writing import WriteFence, writing
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +52,10 @@ class Cache(Generic[K, V]):
         eviction: "s3fifo", or "lru" for workloads known to want it; a hit with "lru" takes a lock.
         clock: returns monotonic seconds, for tests (`credenza.testing.FakeClock`). Timeouts are waited for in real time.
         name: for messages.
+        remote: the shared tier below: a URL (see `from_url`), a tier such as `credenza.testing.DictTier`, or a client of
+            redis-py. Then `maxsize=0` means "no memory tier".
+        codec: how values travel to it: a `Codec`, "msgpack" (the default) or "json".
+        namespace: the beginning of all its names, "credenza" by default; keeps applications on one server apart.
         policy: the options as one object; `options` are changes to it.
         options: see `Policy`.
 
@@ -72,17 +79,46 @@ class Cache(Generic[K, V]):
         eviction: str = "s3fifo",
         clock: Clock | None = None,
         name: str = "cache",
+        remote: object = None,
+        codec: Codec | str | None = None,
+        namespace: str | None = None,
         policy: Policy | None = None,
         **options: Unpack[PolicyOptions],
     ) -> None:
         if (max_weight is None) != (weigher is None):
             raise ConfigurationError("max_weight and weigher need each other; give both, or bound by maxsize alone")
-        table = Table(maxsize=maxsize, max_weight=max_weight, eviction=eviction)
-        state = State(table, clock=clock, weigh=None if weigher is None else _weigh_by(weigher), name=name)
+        if remote is None and (codec is not None or namespace is not None):
+            raise ConfigurationError("codec and namespace are about a shared tier, and there is none; pass remote=")
+        has_memory = remote is None or maxsize != 0
+        table = Table(maxsize=maxsize, max_weight=max_weight, eviction=eviction) if has_memory else NoTable()
+        clock_ns = in_nanoseconds(clock, counts_sleep=remote is not None)
+        state = State(table, clock_ns=clock_ns, weigh=None if weigher is None else _weigh_by(weigher), name=name)
         self._engine = Engine(state, (policy or Policy()).replace(options))
         self._engine.cache = self
+        if remote is not None:
+            self._engine.share(*tier_and_codec(remote, namespace, codec))
         self.aio: AsyncCache[K, V] = AsyncCache(self._engine)
         """The async face."""
+
+    @classmethod
+    def from_url(cls, url: str, **arguments: Any) -> Cache[K, V]:  # Any: those of the class
+        """Return a cache over the shared tier at `url`.
+
+        Args:
+            url: `sqlite:///path`, `redis://host:port/db`, `rediss://`, `unix://path`, `valkey://`,
+                `redis+sentinel://host:port,host:port/service/db` or `redis+cluster://host:port`. `?namespace=shop` and
+                `?codec=json` are ours, other parameters go to redis-py.
+            arguments: as for the class.
+
+        Raises:
+            ConfigurationError: the URL is malformed; the server cannot keep the promise (older than 6.2, `volatile-ttl`); the
+                file is none of ours; or a library is missing. A server that is away is no error: it may come back.
+
+        Examples:
+            >>> cache = Cache.from_url("sqlite:////tmp/shop.db", maxsize=1_000)
+            >>> cache.close()
+        """
+        return cls(remote=url, **arguments)
 
     @property
     def policy(self) -> Policy:
@@ -92,12 +128,21 @@ class Cache(Generic[K, V]):
     # Reading ----------------------------------------------------------------------------------------------------------
 
     @overload
-    def get(self, key: K) -> V | None: ...
+    def get(self, key: K, *, type: Any = MISSING) -> V | None: ...
     @overload
-    def get(self, key: K, default: D) -> V | D: ...
-    def get(self, key: K, default: Any = None) -> Any:
-        """Return the fresh value of `key`, or `default`. Never loads, never blocks."""
-        value = self._engine.get(_hashable(key))
+    def get(self, key: K, default: D, *, type: Any = MISSING) -> V | D: ...
+    def get(self, key: K, default: Any = None, *, type: Any = MISSING) -> Any:
+        """Return the fresh value of `key`, or `default`. Never loads; blocks only for a shared tier.
+
+        Args:
+            key: any hashable.
+            default: what to return if there is none.
+            type: what a shared tier's bytes are decoded to; without it plain data.
+        """
+        engine = self._engine
+        value = engine.get(_hashable(key))
+        if value is MISSING and engine.state.shared is not None:
+            value = block(engine.find(engine.threads, (_hashable(key),), type)).get(_hashable(key), MISSING)
         return default if value is MISSING else value
 
     def get_or_load(
@@ -107,6 +152,7 @@ class Cache(Generic[K, V]):
         *,
         timeout: Duration | None = None,
         tags: Iterable[str] = (),
+        type: Any = MISSING,
         **options: Unpack[PolicyOptions],
     ) -> V:
         """Return the value of `key`, loading it if it is not at hand.
@@ -119,6 +165,7 @@ class Cache(Generic[K, V]):
             loader: called without arguments; may return `Loaded` to decide on ttl and tags, or raise `NotFound`.
             timeout: how long the call may take in all. With it, a load that this call begins runs in a worker thread.
             tags: names under which `invalidate_tags` finds the entry.
+            type: what a shared tier's bytes are decoded to; without it the loader's return annotation, or plain data.
             options: see `Policy`; instead of the cache's.
 
         Raises:
@@ -133,7 +180,7 @@ class Cache(Generic[K, V]):
             if value is not MISSING:
                 return cast("V", value)
         check_sync_loader(loader)
-        request = engine.request(_hashable(key), loader, timeout, tags, options, is_async=False)
+        request = engine.request(_hashable(key), loader, timeout, tags, options, is_async=False, annotation=type)
         return cast("V", block(read(engine.state, engine.threads, request)))
 
     def fetch(
@@ -143,17 +190,19 @@ class Cache(Generic[K, V]):
         *,
         timeout: Duration | None = None,
         tags: Iterable[str] = (),
+        type: Any = MISSING,
         **options: Unpack[PolicyOptions],
     ) -> Fetched[V]:
         """Do as `get_or_load`, and tell where the value came from: what an `X-Cache` header says."""
         check_sync_loader(loader)
-        request = self._engine.request(_hashable(key), loader, timeout, tags, options, is_async=False)
-        return fetched(request, cast("V", block(read(self._engine.state, self._engine.threads, request))))
+        engine = self._engine
+        request = engine.request(_hashable(key), loader, timeout, tags, options, is_async=False, annotation=type)
+        return fetched(request, cast("V", block(read(engine.state, engine.threads, request))))
 
-    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return the fresh values that are at hand, by key."""
-        found = {key: self._engine.get(_hashable(key)) for key in keys}
-        return {key: value for key, value in found.items() if value is not MISSING}
+    def get_many(self, keys: Iterable[K], *, type: Any = MISSING) -> dict[K, V]:
+        """Return the fresh values that are at hand, by key; with a shared tier in one round trip."""
+        engine = self._engine
+        return cast("dict[K, V]", block(engine.find(engine.threads, unique_keys(keys), type)))
 
     def get_or_load_many(
         self,
@@ -162,6 +211,7 @@ class Cache(Generic[K, V]):
         *,
         timeout: Duration | None = None,
         tags: Iterable[str] = (),
+        type: Any = MISSING,
         **options: Unpack[PolicyOptions],
     ) -> dict[K, V]:
         """Return the values of `keys`, loading those that are missing with one call.
@@ -172,14 +222,17 @@ class Cache(Generic[K, V]):
                 mapping. Keys that it leaves out are not found, and not in the result.
             timeout: as in `get_or_load`.
             tags: as in `get_or_load`, for all keys.
+            type: as in `get_or_load`; the loader's annotation is that of a mapping to it.
             options: as in `get_or_load`.
 
         Raises: as `get_or_load`.
         """
         check_sync_loader(loader)
         engine = self._engine
+        annotation = batch_result_type(loader) if type is MISSING else type
         requests = [
-            engine.request(_hashable(key), loader, timeout, tags, options, is_async=False) for key in unique_keys(keys)
+            engine.request(_hashable(key), loader, timeout, tags, options, is_async=False, annotation=annotation)
+            for key in unique_keys(keys)
         ]
         return cast("dict[K, V]", block(read_many(engine.state, engine.threads, requests, loader)))
 
@@ -196,44 +249,49 @@ class Cache(Generic[K, V]):
             ttl: how long it is fresh, instead of the policy's; None for "never expires".
             tags: names under which `invalidate_tags` finds it.
         """
-        self._engine.set(_hashable(key), value, ttl, tags)
+        check_hashable(_hashable(key))
+        block(self._engine.set_many(self._engine.threads, {key: value}, ttl, tags))
 
     def set_many(
         self, values: Mapping[K, V], *, ttl: Duration | None | MissingType = MISSING, tags: Iterable[str] = ()
     ) -> None:
         """Store every value of the mapping, as `set` does."""
-        for key, value in values.items():
-            self._engine.set(_hashable(key), value, ttl, tags)
+        block(self._engine.set_many(self._engine.threads, values, ttl, tags))
 
     def invalidate(self, *keys: K) -> None:
-        """Forget `keys`. No call that starts later gets a value whose load began before."""
-        for key in keys:
-            check_hashable(_hashable(key))
-        self._engine.state.invalidate(cast("tuple[Hashable, ...]", keys))
+        """Forget `keys`. No call that starts later gets a value whose load began before.
 
-    def invalidate_tags(self, *tags: str) -> None:
-        """Forget whatever carries one of `tags`, in constant time; loads under way are held to it as with `invalidate`."""
-        self._engine.state.invalidate_tags(check_tags(tags))
+        With a shared tier that holds for all processes; how soon their memory follows is said by `coherence`.
 
-    def clear(self) -> None:
-        """Forget everything; loads under way are held to it as with `invalidate`."""
-        self._engine.state.clear()
-
-    @contextmanager
-    def writing(self, *keys: K, tags: Iterable[str] = ()) -> Generator[None, None, None]:
-        """Fence a write to the database: inside the block nothing loaded is stored for `keys` and `tags`.
-
-        Readers go to the source meanwhile. On leaving, normally or by exception, keys and tags are invalidated. Blocks
-        may be nested and may overlap those of others.
+        Raises:
+            TierError: the shared tier is away, and `on_fence_failure` is "raise"; it is forgotten here all the same.
         """
         for key in keys:
             check_hashable(_hashable(key))
-        state = self._engine.state
-        permit = state.enter_fence(cast("tuple[Hashable, ...]", keys), check_tags(tags))
-        try:
-            yield
-        finally:
-            state.leave_fence(permit)
+        block(self._engine.invalidate(self._engine.threads, cast("tuple[Hashable, ...]", keys)))
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """Forget whatever carries one of `tags`, in constant time; loads under way are held to it as with `invalidate`."""
+        block(self._engine.invalidate_tags(self._engine.threads, check_tags(tags)))
+
+    def clear(self) -> None:
+        """Forget everything; loads under way are held to it as with `invalidate`."""
+        block(self._engine.clear(self._engine.threads))
+
+    def writing(self, *keys: K, tags: Iterable[str] = ()) -> AbstractContextManager[WriteFence]:
+        """Fence a write to the database: inside the block nothing loaded is stored for `keys` and `tags`.
+
+        Readers go to the source meanwhile. On leaving, normally or by exception, keys and tags are invalidated. Blocks
+        may be nested and may overlap those of others. With a shared tier all of that holds for all processes; call
+        `confirm` of what the block is given right before a commit that comes late. If the block ends with an error that
+        may have left a commit under way (a lost connection, a cancellation), the fence stays until it expires.
+
+        Raises:
+            TierError: the shared tier cannot be fenced, and `on_fence_failure` is "raise"; the block is not entered.
+        """
+        for key in keys:
+            check_hashable(_hashable(key))
+        return writing(self._engine, cast("tuple[Hashable, ...]", keys), check_tags(tags))
 
     # Wrapping ---------------------------------------------------------------------------------------------------------
 
@@ -253,6 +311,7 @@ class Cache(Generic[K, V]):
         strategy: Strategy | None = None,
         key: str = "{}",
         tags: Iterable[str] = (),
+        type: Any = MISSING,
         **options: Unpack[PolicyOptions],
     ) -> Repository[RK, RV]: ...
     @overload
@@ -263,6 +322,7 @@ class Cache(Generic[K, V]):
         strategy: Strategy | None = None,
         key: str = "{}",
         tags: Iterable[str] = (),
+        type: Any = MISSING,
         **options: Unpack[PolicyOptions],
     ) -> Repository[RK, RV]: ...
     def repository(
@@ -272,6 +332,7 @@ class Cache(Generic[K, V]):
         strategy: Strategy | None = None,
         key: str = "{}",
         tags: Iterable[str] = (),
+        type: Any = MISSING,
         **options: Unpack[PolicyOptions],
     ) -> Repository[RK, RV]:
         """Return access to one kind of record, under one strategy for reads and writes.
@@ -281,9 +342,11 @@ class Cache(Generic[K, V]):
             strategy: `CacheAside()` (the default), `WriteThrough()` or `NoCache()`.
             key: a template with one field for the record's key, such as "user:{}".
             tags: templates of the same kind, or plain names.
+            type: what a shared tier's bytes are decoded to; without it the return annotation of the source's `load`.
             options: see `Policy`; instead of the cache's.
         """
-        return Repository(self._engine, source, strategy or CacheAside(), key, tags, self.policy.replace(options))
+        policy = self.policy.override(options)
+        return Repository(self._engine, source, strategy or CacheAside(), key, tags, policy, type)
 
     # Looking ----------------------------------------------------------------------------------------------------------
 
@@ -296,6 +359,10 @@ class Cache(Generic[K, V]):
     def __repr__(self) -> str:
         state = self._engine.state
         return f"<{type(self).__name__} {state.name!r}: {state.table.size} entries, maxsize={state.table.maxsize}>"
+
+    def health(self) -> Health:
+        """Return how the cache stands with its shared tier, and what is promised now."""
+        return health_of(self._engine.state)
 
     def stats(self) -> Stats:
         """Return the counters as they are now."""
@@ -318,8 +385,8 @@ class Cache(Generic[K, V]):
     # Ending -----------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Forget everything, stop async loads under way and refuse later calls. May be called again."""
-        self._engine.state.close()
+        """Forget everything here, stop async loads under way and refuse later calls. May be called again."""
+        self._engine.close()
 
     def __enter__(self) -> Cache[K, V]:
         return self

@@ -15,6 +15,7 @@ from .errors import UsageError
 from .functions import AsyncFunctionCache, FunctionCache, Recipe
 from .hitpath import make_hit_path, may_have_hit_path
 from .policy import PolicyOptions
+from .sentinel import MISSING
 from .source import Loaded
 from .stats import CacheInfo
 
@@ -179,6 +180,7 @@ class Decorator:
         key: str | Callable[..., Hashable] | None = None,
         tags: Iterable[str] = (),
         typed: bool = False,
+        type: Any = MISSING,
         **options: Unpack[PolicyOptions],
     ) -> Decoration: ...
     def __call__(
@@ -189,6 +191,7 @@ class Decorator:
         key: str | Callable[..., Hashable] | None = None,
         tags: Iterable[str] = (),
         typed: bool = False,
+        type: Any = MISSING,
         **options: Unpack[PolicyOptions],
     ) -> Any:  # Any: one of the overloads' results
         """Let the cache answer the calls of a function.
@@ -200,15 +203,17 @@ class Decorator:
                 returns a key; without it the arguments are the key.
             tags: names and templates of the same kind, for `invalidate_tags`.
             typed: keep 1, 1.0 and True apart, as with `functools.lru_cache`; templates always do.
+            type: what a shared tier's bytes are decoded to; without it the function's return annotation.
             options: see `Policy`; instead of the cache's.
 
         Raises:
             UsageError: what is decorated is no function.
-            ConfigurationError: a template names an argument that there is not, or an option is wrong.
+            ConfigurationError: a template names an argument that there is not, an option is wrong, or there is no `key` and
+                other processes could not tell the function's entries.
         """
         if function is None:
-            return functools.partial(self._decorate, key=key, tags=tags, typed=typed, options=options)
-        return self._decorate(function, key=key, tags=tags, typed=typed, options=options)
+            return functools.partial(self._decorate, key=key, tags=tags, typed=typed, annotation=type, options=options)
+        return self._decorate(function, key=key, tags=tags, typed=typed, annotation=type, options=options)
 
     def _decorate(
         self,
@@ -217,15 +222,25 @@ class Decorator:
         key: str | Callable[..., Hashable] | None,
         tags: Iterable[str],
         typed: bool,
+        annotation: Any,  # Any: an annotation
         options: PolicyOptions,
     ) -> Any:  # Any: one of the overloads' results
         check_function(function)
-        policy = self._engine.policy.replace(options)
+        policy = self._engine.policy.override(options)
         is_of_class = isinstance(function, classmethod)
         if isinstance(function, classmethod):
             function = function.__func__
         in_class = is_in_class_body(function)
-        recipe = Recipe(self._engine, function, key=key, tags=tags, typed=typed, policy=policy, in_class=in_class)
+        recipe = Recipe(
+            self._engine,
+            function,
+            key=key,
+            tags=tags,
+            typed=typed,
+            policy=policy,
+            in_class=in_class,
+            annotation=annotation,
+        )
         handle = AsyncFunctionCache(recipe) if recipe.is_async else FunctionCache(recipe)
         if in_class:
             return CachedMethod(recipe, handle, is_of_class=is_of_class)

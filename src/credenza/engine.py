@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -10,19 +11,32 @@ from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, Generic, TypeVar
 
+from .codec import Codec, TypedCodec
 from .durations import Duration, nanoseconds_of
 from .errors import ConfigurationError, UsageError
 from .events import EventKind
+from .flow.find import find_many
+from .flow.invalidate import clear, invalidate, invalidate_tags
+from .flow.keep import keep_up, pause_ns
+from .flow.put import put_many
 from .keys import check_hashable, check_tags
 from .memory.entry import Entry
 from .policy import Policy, ttl_ns_of
+from .runtime.base import Waiter, block
+from .runtime.gather import Gathers
+from .runtime.keeper import Keeper
 from .runtime.tasks import Tasks, is_coroutine_function
 from .runtime.threads import Threads
 from .runtime.workers import Workers
 from .sentinel import MISSING, MissingType
+from .shared.shared import Shared
+from .sharing import result_type
 from .state import State, make_entry
 from .stats import Status, Tally
 from .steps import Request, ttl_ns_for
+from .tiers.base import Tier
+
+_log = logging.getLogger("credenza")
 
 V = TypeVar("V")
 
@@ -52,21 +66,64 @@ class Fetched(Generic[V]):
 class Engine:
     """The state of a cache, its policy and its two runtimes."""
 
-    __slots__ = ("__weakref__", "_policies", "cache", "policy", "state", "tasks", "threads")
+    __slots__ = ("__weakref__", "_policies", "cache", "keeper", "policy", "state", "tasks", "threads")
 
     def __init__(self, state: State, policy: Policy) -> None:
         self.state = state
         self.policy = policy
         self.cache: object = None  # the `Cache`, for functions to tell; a function keeps its cache alive
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}  # Any: values of options
+        self.keeper: Keeper | None = None
         self.hire()
         _fork.add(self)
 
     def hire(self) -> None:
-        """Take on new runtimes; those of a parent process have stayed there."""
-        workers = Workers()
-        self.threads = Threads(workers)
-        self.tasks = Tasks(workers)
+        """Take on new runtimes, and a new keeper; those of a parent process have stayed there."""
+        workers, gathers = Workers(), Gathers()
+        self.threads = Threads(workers, gathers.threads)
+        self.tasks = Tasks(workers, gathers)
+        shared = self.state.shared
+        if shared is not None:
+            self.keeper = Keeper(self.state, shared.tier, keep_up, pause_ns)
+            shared.keep, shared.wake = self.keeper.start, self.keeper.wake
+
+    def share(self, tier: Tier, codec: Codec) -> None:
+        """Put a shared tier below."""
+        state = self.state
+        has_memory = state.table.maxsize != 0
+        now_ns = state.clock_ns()
+        shared = Shared(tier, codec, self.policy, random=state.random, now_ns=now_ns, has_memory=has_memory)
+        if shared.needs_proof:
+            state.table.fresh_until_ns = 0
+        state.shared = shared
+        self.hire()
+
+    async def close_async(self) -> None:
+        """Do as `close`, without blocking the event loop, and close its connections."""
+        shared = self.state.shared
+        if shared is None:
+            self.close()
+            return
+        await self.tasks.offload(self.close)
+        await shared.tier.close_async()
+
+    def codec_of(self, annotation: Any) -> TypedCodec | None:  # Any: an annotation
+        """Return what carries values of this type to the shared tier; None without one."""
+        shared = self.state.shared
+        return None if shared is None else shared.codec.of(annotation)
+
+    def close(self) -> None:
+        """Close the cache; deliver what is owed if that takes no waiting. Blocks for a moment with a shared tier."""
+        shared = self.state.shared
+        if shared is not None and not shared.is_closed:
+            if shared.owed:
+                block(keep_up(self.state, self.threads))
+            if shared.owed and shared.needs_proof:
+                _log.warning("the cache %r was closed and owes %d invalidations", self.state.name, len(shared.owed))
+            shared.is_closed = True
+        self.state.close()
+        if self.keeper is not None:
+            self.keeper.stop()
 
     def fast(self, entries: Mapping[Hashable, Entry], slot: Hashable, tally: Tally) -> Any:  # Any: any value
         """Return the value at `slot` if a look at the clock is all that it takes, else `MISSING`. Takes no lock."""
@@ -78,7 +135,8 @@ class Engine:
         if entry is None:
             return MISSING
         value = entry.value
-        if self.state.clock_ns() < entry.fast_ns and entry.epoch == self.state.table.epoch:
+        now_ns, table = self.state.clock_ns(), self.state.table
+        if now_ns < entry.fast_ns and entry.epoch == table.epoch and now_ns < table.fresh_until_ns:
             if entry.freq < 3:
                 entry.freq += 1
             tally.hits += 1
@@ -91,7 +149,7 @@ class Engine:
         state = self.state
         now_ns = state.clock_ns()
         with state.lock:
-            entry = state.table.find(key)
+            entry = _proved(state, key, now_ns)
             if entry is None or entry.is_absent or now_ns >= entry.fresh_ns or not state.table.is_alive(entry, now_ns):
                 return MISSING
             policy, value = entry.policy, entry.value
@@ -103,7 +161,7 @@ class Engine:
         state = self.state
         now_ns = state.clock_ns()
         with state.lock:
-            entry = state.table.find(key)
+            entry = _proved(state, key, now_ns)
             is_fresh = entry is not None and not entry.is_absent and now_ns < entry.fresh_ns
             return entry is not None and is_fresh and state.table.is_alive(entry, now_ns)
 
@@ -116,7 +174,7 @@ class Engine:
         now_ns = state.clock_ns()
         with state.lock:
             state.check_open()
-            entry = state.table.find(key)
+            entry = _proved(state, key, now_ns)
             if entry is not None and not state.table.is_alive(entry, now_ns):
                 state.table.take_out(entry, EventKind.EXPIRED if now_ns >= entry.deadline_ns() else None)
                 entry = None
@@ -124,22 +182,73 @@ class Engine:
                 state.note_read(entry, now_ns)
                 tally.hits += 1
                 value = entry.value
-            else:
+            elif state.shared is None:
                 tally.misses += 1
             gone = state.take_gone()
         state.bury(gone)
         return value if value is MISSING or entry is None else _copy(entry.policy, value)
 
-    def set(self, key: Hashable, value: Any, ttl: Duration | None | MissingType, tags: Iterable[str]) -> None:
-        """Store a written value, or invalidate its key where a ttl callable says that it is not to be kept."""
-        check_hashable(key)  # Any: a value of any type
-        state, policy = self.state, self.policy
-        ttl_ns = ttl_ns_for(policy, value, MISSING) if ttl is MISSING else ttl_ns_of(ttl)
-        if not ttl_ns:
-            state.invalidate((key,))
-            return
+    async def set_many(
+        self,
+        run: Waiter,
+        values: Mapping[Any, Any],  # Any: keys and values of any type
+        ttl: Duration | None | MissingType,
+        tags: Iterable[str],
+    ) -> None:
+        """Store written values, or invalidate the keys of those that a ttl callable says are not to be kept."""
+        for key in values:
+            check_hashable(key)
+        state, policy, checked = self.state, self.policy, check_tags(tags)
         now_ns = state.clock_ns()
-        state.store(make_entry(state, key, value, policy, ttl_ns, now_ns), check_tags(tags), now_ns)
+        dropped, written = [], []
+        for key, value in values.items():
+            ttl_ns = ttl_ns_for(policy, value, MISSING) if ttl is MISSING else ttl_ns_of(ttl)
+            if ttl_ns:
+                written.append(make_entry(state, key, value, policy, ttl_ns, now_ns))
+            else:
+                dropped.append(key)
+        if dropped:
+            await self.invalidate(run, tuple(dropped))
+        if state.shared is None:
+            for entry in written:
+                state.store(entry, checked, now_ns)
+        elif written:
+            await put_many(state, run, [(None, entry, checked) for entry in written])
+
+    async def invalidate(self, run: Waiter, keys: tuple[Hashable, ...]) -> None:
+        """See `Cache.invalidate`."""
+        if self.state.shared is None:
+            self.state.invalidate(keys)
+        else:
+            await invalidate(self.state, run, keys)
+
+    async def invalidate_tags(self, run: Waiter, tags: tuple[object, ...]) -> None:
+        """See `Cache.invalidate_tags`."""
+        if self.state.shared is None:
+            self.state.invalidate_tags(tags)
+        else:
+            await invalidate_tags(self.state, run, tags)
+
+    async def clear(self, run: Waiter) -> None:
+        """See `Cache.clear`."""
+        if self.state.shared is None:
+            self.state.clear()
+        else:
+            await clear(self.state, run)
+
+    async def find(self, run: Waiter, keys: Iterable[Hashable], annotation: Any) -> dict[Hashable, Any]:
+        """Return the fresh values that are at hand, in memory or in the shared tier."""
+        values = {key: self.get(key) for key in keys}  # Any: an annotation; values of any type
+        found = {key: value for key, value in values.items() if value is not MISSING}
+        shared = self.state.shared
+        if shared is not None and len(found) < len(values):
+            typed, tally, policy = shared.codec.of(annotation), self.state.tally, self.policy
+            requests = [Request(key, _no_loader, policy, (), tally, False) for key in values if key not in found]
+            for request in requests:
+                request.typed = typed
+            for key, value in (await find_many(self.state, run, requests)).items():
+                found[key] = _copy(policy, value)
+        return found
 
     def request(
         self,
@@ -150,12 +259,15 @@ class Engine:
         options: Mapping[str, Any],  # Any: checked by the policy
         *,
         is_async: bool,
+        annotation: Any = MISSING,  # Any: an annotation
     ) -> Request:
-        """Return what a call by hand asks for."""
+        """Return what a call by hand asks for; `annotation` is the type of its values, where the loader does not tell."""
         check_hashable(key)
         tags = check_tags(tags) if tags else ()
         request = Request(key, loader, self._policy_with(options), tags, self.state.tally, is_async)
         request.timeout_ns = timeout_ns_of(timeout)
+        if self.state.shared is not None:
+            request.typed = self.state.shared.codec.of(result_type(loader) if annotation is MISSING else annotation)
         return request
 
     def _policy_with(self, options: Mapping[str, Any]) -> Policy:  # Any: checked by the policy
@@ -166,12 +278,21 @@ class Engine:
             known = tuple(options.items())
             policy = self._policies.get(known)
         except TypeError:  # an option that is not hashable
-            return self.policy.replace(options)
+            return self.policy.override(options)
         if policy is None:
-            policy = self.policy.replace(options)
+            policy = self.policy.override(options)
             if len(self._policies) < _MOST_POLICIES:
                 self._policies[known] = policy
         return policy
+
+
+def _proved(state: State, key: Hashable, now_ns: int) -> Entry | None:
+    """Return the entry of `key` if memory may be used; the lock is held."""
+    return state.table.find(key) if now_ns < state.table.fresh_until_ns else None
+
+
+def _no_loader() -> None:
+    """Stand for the loader of a call that loads nothing."""
 
 
 def _copy(policy: Policy, value: Any) -> Any:  # Any: a value of any type
@@ -242,6 +363,8 @@ class _Fork:
     def after_in_child(self) -> None:
         for engine in self._held:
             engine.state.forget_the_parent()
+            if engine.state.shared is not None:
+                engine.state.shared.tier.forget_parent()
             engine.hire()
         self._held = []
         self._turn = threading.Lock()

@@ -30,6 +30,14 @@ class EventKind(enum.StrEnum):
     TAG_INVALIDATED = "tag_invalidated"
     CLEARED = "cleared"
     REFRESH_FAILED = "refresh_failed"
+    TIER_LOST = "tier_lost"
+    TIER_BACK = "tier_back"
+    OWED = "owed"
+    DELIVERED = "delivered"
+    FENCE_LOST = "fence_lost"
+    UNREADABLE = "unreadable"
+    UNSHARED = "unshared"
+    RESYNCED = "resynced"
 
 
 @dataclass(frozen=True, slots=True)

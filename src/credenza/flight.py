@@ -67,6 +67,11 @@ class Flight:
         spare: a copy of the error that nobody raises, to make the waiters' copies from.
         signal: made for the first who has to wait.
         was_overtaken: an invalidation made the value too old for callers that came after it.
+        joined: how many callers have joined it so far.
+        seal: with a shared tier, the first so many of them may share the value: they came before what shows that it was
+            current then. `sealed_ns` is when that was.
+        is_found: the shared tier had the value, and nothing was loaded.
+        is_refused: the shared tier did not take the value, so memory must not either.
     """
 
     deadline_ns: int = _NEVER_NS
@@ -78,6 +83,11 @@ class Flight:
     is_kept: bool = False
     is_fenced: bool = False
     was_overtaken: bool = False
+    joined: int = 0
+    seal: int = _NEVER_NS
+    sealed_ns: int = _NEVER_NS
+    is_refused: bool = False
+    is_found: bool = False
     signal: Signal | None = None
     parent: Flight | None = None
     gate: Gate | None = None

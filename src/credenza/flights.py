@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar, cast
 
+from .clock import monotonic_ns
 from .durations import Duration
 from .engine import Engine, check_callable, check_sync_loader, timeout_ns_of
 from .flow.read import read
@@ -34,7 +35,9 @@ class Flights:
     """
 
     def __init__(self, *, max_concurrent_loads: int | None = None) -> None:
-        state = State(Table(maxsize=1, max_weight=None, eviction="s3fifo"), clock=None, weigh=None, name="flights")
+        state = State(
+            Table(maxsize=1, max_weight=None, eviction="s3fifo"), clock_ns=monotonic_ns, weigh=None, name="flights"
+        )
         self._engine = Engine(state, Policy(max_concurrent_loads=max_concurrent_loads))
         self.aio = AsyncFlights(self._engine)
         """The async face."""

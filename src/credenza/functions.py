@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from typing import Any
 
+from .codec import TypedCodec
 from .engine import Engine
 from .errors import ConfigurationError, NotFound, UsageError
 from .flow.read import attempt, finish, read, single_load
@@ -18,6 +19,8 @@ from .quick import Shortcut, may_be_quick
 from .runtime.base import block
 from .runtime.tasks import is_coroutine_function
 from .sentinel import MISSING
+from .shared.shared import Shared, scope_tag
+from .sharing import result_type
 from .stats import CacheInfo
 from .steps import AGAIN, LEAD, Request, fail, land
 
@@ -35,6 +38,7 @@ class Recipe:
         typed: keep arguments of different types apart.
         policy: the function's options.
         in_class: it was defined in the body of a class, and may turn out to be a method.
+        annotation: the type of the values, where the function does not tell.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Recipe:
         typed: bool,
         policy: Policy,
         in_class: bool,
+        annotation: Any = MISSING,  # Any: an annotation
     ) -> None:
         self.engine = engine
         self.function = function
@@ -65,9 +70,36 @@ class Recipe:
         self.is_method = in_class and self.binder.names[:1] in (("self",), ("cls",))
         self._typed = typed
         self._key = self._key_maker(key)
+        self.tag: object = self.scope
+        self._annotation = annotation
+        self._typed_codec: TypedCodec | None = None
+        if engine.state.shared is not None:
+            self._join(engine.state.shared)
         self._tags = [self._template(tag) for tag in check_tags(tags)]
         has_parameters = self.binder.has_only_positional and not in_class
         self.has_plain_keys = key is None and not typed and not self._tags and has_parameters
+
+    def _join(self, shared: Shared) -> None:
+        """Have a name in the shared tier, the same in all processes."""
+        if self._key is None and (self.is_method or "<" in self.scope.name):
+            what = "a method is keyed by its instance" if self.is_method else "it has no name of its own"
+            raise ConfigurationError(
+                f"other processes cannot tell the entries of {self.scope.name}, as {what}; pass key= with a template such as "
+                '"user:{user_id}"'
+            )
+        self.tag = scope_tag(self.scope)
+        if self._key is None:
+            shared.names.scopes[self.scope.name] = self.scope
+
+    def _carry(self, request: Request) -> Request:
+        """Let a request know how its values travel; the annotations are read at the first call, when all names are there."""
+        shared = self.engine.state.shared
+        if shared is not None:
+            if self._typed_codec is None:
+                annotation = result_type(self.function) if self._annotation is MISSING else self._annotation
+                self._typed_codec = shared.codec.of(annotation)
+            request.typed = self._typed_codec
+        return request
 
     def _key_maker(self, key: str | Callable[..., Hashable] | None) -> KeyMaker | None:
         if key is None:
@@ -115,24 +147,24 @@ class Recipe:
 
     def request(self, key: Hashable, bound: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
         """Return what a call asks for."""  # Any: a call's arguments
-        tags: tuple[object, ...] = () if self._key is None else (self.scope,)
+        tags: tuple[object, ...] = () if self._key is None else (self.tag,)
         if self._tags:
             tags += tuple(dict.fromkeys(tag(bound) for tag in self._tags))
         loader = functools.partial(self.function, *args, **kwargs)
-        return Request(key, loader, self.policy, tags, self.tally, self.is_async)
+        return self._carry(Request(key, loader, self.policy, tags, self.tally, self.is_async))
 
     def quick_request(self, slot: Hashable, args: tuple[Any, ...]) -> Request:
         """Return what a call asks for whose key is `(scope, slot)`, and which has no tags."""  # Any: a call's arguments
         loader = functools.partial(self.function, *args)
-        return Request((self.scope, slot), loader, self.policy, (), self.tally, self.is_async)
+        return self._carry(Request((self.scope, slot), loader, self.policy, (), self.tally, self.is_async))
 
     def key_for(self, *args: Any, **kwargs: Any) -> Hashable:  # Any: a call's arguments
         """Return the key of these arguments."""
         return self.key_of(args, kwargs)[0]
 
     def invalidate(self, *args: Any, **kwargs: Any) -> None:  # Any: a call's arguments
-        """Forget the result for these arguments."""
-        self.engine.state.invalidate((self.key_of(args, kwargs)[0],))
+        """Forget the result for these arguments. With a shared tier it blocks for a round trip."""
+        block(self.engine.invalidate(self.engine.threads, (self.key_of(args, kwargs)[0],)))
 
     def peek(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
         """Return the fresh result if it is at hand, else None."""
@@ -146,15 +178,17 @@ class Recipe:
             size = len(self.scope.entries)
         else:
             with state.lock:
-                size = state.table.tags.count_of(self.scope)
+                size = state.table.tags.count_of(self.tag)
         return CacheInfo(tally.hits + tally.stale_hits, tally.misses + tally.joins, state.table.maxsize, size)
 
     def cache_clear(self) -> None:
-        """Forget all results of this function."""
+        """Forget all results of this function. With a shared tier it blocks for a round trip."""
+        if self.engine.state.shared is not None:
+            block(self.engine.invalidate_tags(self.engine.threads, (self.tag,)))
         if self._key is None:
             self.engine.state.clear_scope(self.scope)
         else:
-            self.engine.state.invalidate_tags((self.scope,))
+            self.engine.state.invalidate_tags((self.tag,))
 
 
 class FunctionCache:

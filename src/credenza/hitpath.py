@@ -19,13 +19,17 @@ _SOURCE = """
         raise
     if @entry is not None:
         @value = @entry.value
-        if @now_ns() < @entry.fast_ns:
+        {hit}
             if @entry.freq < 3:
                 @entry.freq += 1
             @tally.hits += 1
             return @value
     return {wait}@miss({slot}, {arguments})
 """.replace("@", _PREFIX)
+
+
+_HIT = "if @now_ns() < @entry.fast_ns:"
+_PROVED_HIT = "if (@now := @now_ns()) < @entry.fast_ns and @now < @table.fresh_until_ns:"
 
 
 def may_have_hit_path(recipe: Recipe) -> bool:
@@ -41,9 +45,11 @@ def make_hit_path(recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) ->
     them: with one parameter the argument is the place in the function's own dictionary of entries.
 
     Such a function declares no tags, and an entry that got some all the same (`Loaded`) has no `fast_ns`; so the tags need
-    no look either. Reading `value` before `fast_ns` is what makes it safe without a lock; see `Entry`.
+    no look either. With a shared tier the proof that memory is fresh is looked at, too. Reading `value` before `fast_ns`
+    is what makes it safe without a lock; see `Entry`.
     """  # Any: the decorated function's own result
     state = recipe.engine.state
+    hit = _HIT if state.shared is None else _PROVED_HIT
     recipe.scope.ignores_tags = True
     ours = {
         "find": recipe.scope.entries.get,
@@ -51,10 +57,12 @@ def make_hit_path(recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) ->
         "check": _check,
         "now_ns": state.clock_ns,
         "tally": recipe.tally,
+        "table": state.table,
     }
     namespace: dict[str, Any] = {_PREFIX + name: value for name, value in ours.items()}  # Any: what the source names
     names = ", ".join(recipe.binder.names)
     source = _SOURCE.format(
+        hit=hit.replace("@", _PREFIX),
         colour="async def" if recipe.is_async else "def",
         wait="await " if recipe.is_async else "",
         parameters=_parameters(recipe, namespace),

@@ -15,6 +15,7 @@ Ttl = Duration | Callable[[Any], Duration | None] | None  # Any: the value, whos
 
 _COHERENCE = ("ttl", "invalidate", "bounded", "strict")
 _ON_FENCE_FAILURE = ("raise", "owe")
+_OF_THE_CACHE = ("coherence", "max_staleness", "tier_timeout", "on_fence_failure")
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -96,6 +97,10 @@ class Policy:
     negative_ttl_ns: int = field(init=False, repr=False, compare=False)
     soft_timeout_ns: int | None = field(init=False, repr=False, compare=False)
     load_timeout_ns: int | None = field(init=False, repr=False, compare=False)
+    max_staleness_ns: int = field(init=False, repr=False, compare=False)
+    tier_timeout_ns: int = field(init=False, repr=False, compare=False)
+    fails_without_fence: bool = field(init=False, repr=False, compare=False)
+    """True where a write that cannot be fenced raises."""
     has_own_ttl: bool = field(init=False, repr=False, compare=False)
     """True where the value decides on its ttl: `ttl` is a callable."""
     is_plain: bool = field(init=False, repr=False, compare=False)
@@ -112,11 +117,13 @@ class Policy:
         for name in ("soft_timeout", "load_timeout"):
             self._derive(f"{name}_ns", _positive(name, getattr(self, name)))
         for name in ("max_staleness", "tier_timeout"):
-            _positive(name, getattr(self, name))
+            self._derive(f"{name}_ns", _positive(name, getattr(self, name)) or 0)
         self._derive("is_plain", not (self.idle_ttl_ns or self.early_refresh or self.copy))
         self._check_numbers()
         self._check_choices()
         self._check_contradictions()
+        chosen = self.on_fence_failure or ("raise" if self.coherence == "strict" else "owe")
+        self._derive("fails_without_fence", chosen == "raise")
 
     def replace(self, changes: Mapping[str, Any]) -> Policy:  # Any: the fields' own types, checked by __post_init__
         """Return this policy with `changes`; raises `ConfigurationError` for an option that does not exist."""
@@ -128,6 +135,20 @@ class Policy:
                 f"there is no option {unknown[0]!r}; the options are {', '.join(sorted(_OPTIONS))}"
             )
         return dataclasses.replace(self, **changes)
+
+    def override(self, changes: Mapping[str, Any]) -> Policy:  # Any: as in `replace`
+        """Return this policy with the `changes` of one function or call.
+
+        Raises:
+            ConfigurationError: as `replace`; or an option is changed that all functions of a cache agree on.
+        """
+        changed = self.replace(changes)
+        for name in _OF_THE_CACHE:
+            if name in changes and changes[name] != getattr(self, name):
+                raise ConfigurationError(
+                    f"{name} is one for the whole cache, got {changes[name]!r} for a part of it; set it where the cache is made"
+                )
+        return changed
 
     def _derive(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

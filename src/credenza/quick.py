@@ -25,7 +25,8 @@ _DRAWS = 257
 def may_be_quick(state: State, policy: Policy) -> bool:
     """Tell whether nothing in the policy takes more than loading and storing."""
     return (
-        policy.is_plain
+        state.shared is None
+        and policy.is_plain
         and not policy.has_own_ttl
         and not policy.negative_ttl_ns
         and not policy.stale_window_ns

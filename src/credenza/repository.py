@@ -13,14 +13,14 @@ from .engine import Engine, Fetched, fetched, timeout_ns_of
 from .errors import ConfigurationError, LoadTimeout, NotFound, UsageError
 from .flow.bulk import read_many
 from .flow.read import read
-from .flow.write import write
+from .flow.write import Made, write
 from .functions import gather_or_cancel
 from .keys import Template, check_tags
-from .memory.entry import Entry
 from .policy import Policy
 from .runtime.base import Runtime, block
 from .runtime.tasks import is_coroutine_function
 from .sentinel import MISSING
+from .sharing import result_type
 from .source import AsyncSource, Source
 from .state import make_entry
 from .stats import Status, Tally
@@ -59,6 +59,7 @@ class _Records(Generic[K, V]):
         key: str,
         tags: Iterable[str],
         policy: Policy,
+        annotation: Any,  # Any: an annotation
     ) -> None:
         if not isinstance(strategy, (CacheAside, WriteThrough, NoCache)):
             raise ConfigurationError(f"strategy must be CacheAside(), WriteThrough() or NoCache(), got {strategy!r}")
@@ -72,6 +73,7 @@ class _Records(Generic[K, V]):
             if not callable(getattr(source, name, None)):
                 raise ConfigurationError(f"a source has load, store and delete, and {source!r} has no {name}")
         self.is_async = is_coroutine_function(self.source.load)
+        self.typed = engine.codec_of(result_type(self.source.load) if annotation is MISSING else annotation)
         self.has_load_many = callable(getattr(source, "load_many", None))
 
     def key_of(self, key: K) -> Hashable:
@@ -87,16 +89,18 @@ class _Records(Generic[K, V]):
         tally = self.engine.state.tally if is_cached else Tally()
         loader = functools.partial(self.source.load, key)
         request = Request(cache_key, loader, self.policy, self.tags_of(key), tally, self.is_async)
-        request.timeout_ns, request.keeps = timeout_ns_of(timeout), is_cached
+        request.timeout_ns, request.keeps, request.typed = timeout_ns_of(timeout), is_cached, self.typed
+        request.has_looked = not is_cached
         return request
 
-    def written(self, key: K, value: V) -> tuple[Entry | None, tuple[object, ...]]:
-        """Return the entry that write-through stores, and its tags."""
+    def written(self, key: K, value: V) -> Made:
+        """Return the entry that write-through stores, what encodes it, and its tags."""
         policy, state = self.policy, self.engine.state
         ttl_ns = ttl_ns_for(policy, value, MISSING)
         if not ttl_ns:
-            return None, ()
-        return make_entry(state, self.key_of(key), value, policy, ttl_ns, state.clock_ns()), self.tags_of(key)
+            return None, None, ()
+        entry = make_entry(state, self.key_of(key), value, policy, ttl_ns, state.clock_ns())
+        return self.typed, entry, self.tags_of(key)
 
     async def put(self, run: Runtime, key: K, value: V) -> None:
         """Write a record, in the caller's colour."""
@@ -184,8 +188,9 @@ class Repository(Generic[K, V]):
         key: str,
         tags: Iterable[str],
         policy: Policy,
+        annotation: Any = MISSING,  # Any: an annotation
     ) -> None:
-        self._records: _Records[K, V] = _Records(engine, source, strategy, key, tags, policy)
+        self._records: _Records[K, V] = _Records(engine, source, strategy, key, tags, policy, annotation)
         self.aio: AsyncRepository[K, V] = AsyncRepository(self._records)
         """The async face."""
 
@@ -230,7 +235,8 @@ class Repository(Generic[K, V]):
 
     def invalidate(self, *keys: K) -> None:
         """Forget the records, as `Cache.invalidate` does."""
-        self._records.engine.state.invalidate(map(self._records.key_of, keys))
+        engine = self._records.engine
+        block(engine.invalidate(engine.threads, tuple(map(self._records.key_of, keys))))
 
     def _check_colour(self) -> None:
         if self._records.is_async:
@@ -277,7 +283,8 @@ class AsyncRepository(Generic[K, V]):
 
     async def invalidate(self, *keys: K) -> None:
         """See `Repository.invalidate`."""
-        self._records.engine.state.invalidate(map(self._records.key_of, keys))
+        engine = self._records.engine
+        await engine.invalidate(engine.tasks, tuple(map(self._records.key_of, keys)))
 
     async def _write(self, flow: Callable[[Runtime], Coroutine[Any, Any, None]]) -> None:
         """Run a write; one to a plain source goes to a worker with its fence, which must outlast a caller's cancellation."""

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-from .clock import Clock, in_nanoseconds
+from .clock import ClockNs
+from .durations import FOREVER_NS
 from .errors import CacheClosed
 from .events import EventKind, Events
 from .fence import Fences, Pass
@@ -16,12 +17,28 @@ from .memory.entry import Entry
 from .memory.table import EVICTED, Scope, Table
 from .policy import Policy
 from .sentinel import MISSING
+from .shared.shared import Shared
 from .stats import Stats, Tally
 
 Weigh = Callable[[Hashable, Any], int]  # Any: the value, of whatever type the cache holds
 
 _MOST_RECENT_TAGS = 4096
 _ENTRIES_PER_LOCK = 500
+
+
+class Look:
+    """Callers that look one key up in the shared tier. It is struck off the register by whatever changes the key.
+
+    Attributes:
+        count: how many they are.
+        epoch: the table's epoch when the first of them began.
+    """
+
+    __slots__ = ("count", "epoch")
+
+    def __init__(self, epoch: int) -> None:
+        self.count = 0
+        self.epoch = epoch
 
 
 class State:
@@ -32,17 +49,21 @@ class State:
     collector may run a finalizer that uses the cache while it is held.
 
     Attributes:
+        shared: the shared tier below; None without one.
+        looks: look-ups in the shared tier that nothing has overtaken yet.
         arrivals: the number of the flight that began last.
         recent_tags: the epoch at which a tag was invalidated while some flight or fence was under way. Loads that began
             before it and turn out to carry the tag are too old, whether or not any entry carried it.
         forgotten_epoch: invalidations up to this epoch are no longer told apart by tag.
     """
 
-    def __init__(self, table: Table, *, clock: Clock | None, weigh: Weigh | None, name: str) -> None:
+    def __init__(self, table: Table, *, clock_ns: ClockNs, weigh: Weigh | None, name: str) -> None:
         self.lock = threading.RLock()
         self.table = table
         self.name = name
-        self.clock_ns = in_nanoseconds(clock)
+        self.clock_ns = clock_ns
+        self.shared: Shared | None = None
+        self.looks: dict[Hashable, Look] = {}
         self.random = random.Random().random
         self.weigh = weigh
         self.events = Events()
@@ -68,15 +89,21 @@ class State:
         if self.table.needs_touch:
             self.table.eviction.touch(entry)
 
-    def store(self, entry: Entry, tags: Iterable[object], now_ns: int) -> None:
-        """Put a written value in, unless a write is under way; loads that began before it will not be stored (I2)."""
+    def store(self, entry: Entry, tags: Iterable[object], now_ns: int, look: Look | None = None) -> None:
+        """Put a written value in, unless a write is under way; loads that began before it will not be stored (I2).
+
+        With `look`, the value is in the shared tier, and kept here unless something has changed the key since then.
+        """
         tags = tuple(tags)
         key = entry.key
         with self.lock:
             self.check_open()
             self.fences.disturb(key)
             self.flights.pop(key, None)
-            if self.fences.covers(key, tags) or not self.table.fits(entry.weight):
+            if look is not None and not self.end_look(key, look):
+                self.table.remove(key)
+                kind = EventKind.REFUSED
+            elif self.fences.covers(key, tags) or not self.table.fits(entry.weight):
                 self.table.remove(key)
                 kind = EventKind.REFUSED if self.table.fits(entry.weight) else EventKind.TOO_HEAVY
             else:
@@ -111,23 +138,25 @@ class State:
             for tag in tags:
                 self.events.emit(EventKind.TAG_INVALIDATED, tag if isinstance(tag, Hashable) else None)
 
-    def clear(self) -> None:
-        """Take everything out; no load that began before is stored or joined."""
+    def clear(self, kind: EventKind = EventKind.CLEARED) -> None:
+        """Take everything out; no load that began before is stored or joined. Tell about it as `kind`."""
         with self.lock:
             self.flights.clear()
+            self.looks.clear()
             self.table.epoch += 1
             self.forgotten_epoch = self.table.epoch  # so that writes under way do not store what they wrote, either
             self.recent_tags.clear()
             living = self.table.eviction.living()
         self._take_out(living)
         if self.events.listeners:
-            self.events.emit(EventKind.CLEARED)
+            self.events.emit(kind)
 
     def clear_scope(self, scope: Scope) -> None:
         """Take out what one function has loaded; the same holds for its loads under way."""
         with self.lock:
-            for key in [key for key in self.flights if isinstance(key, tuple) and key and key[0] is scope]:
-                del self.flights[key]
+            for register in (self.flights, self.looks):
+                for key in [key for key in register if isinstance(key, tuple) and key and key[0] is scope]:
+                    del register[key]
             living = list(scope.entries.values())
         self._take_out(living)
 
@@ -236,12 +265,14 @@ class State:
     def _drop(self, key: Hashable) -> None:
         self.fences.disturb(key)
         self.flights.pop(key, None)
+        if self.looks:
+            self.looks.pop(key, None)
         self.table.remove(key)
 
     def _drop_tags(self, tags: tuple[object, ...]) -> None:
         for tag in tags:
             self.table.invalidate_tag(tag)
-            if self.flights or self.fences:
+            if self.flights or self.fences or self.looks:
                 self.recent_tags[tag] = self.table.epoch
         if len(self.recent_tags) > _MOST_RECENT_TAGS:
             self.forgotten_epoch = self.table.epoch
@@ -249,9 +280,28 @@ class State:
 
     def prune_recent_tags(self) -> None:
         """Forget tag invalidations that no load or write under way could have missed."""
-        if self.recent_tags and not self.flights and not self.fences:
+        if self.recent_tags and not self.flights and not self.fences and not self.looks:
             self.recent_tags.clear()
             self.forgotten_epoch = self.table.epoch  # for flights that were taken off the register and still fly
+
+    # Look-ups in the shared tier; the lock is held --------------------------------------------------------------------
+
+    def begin_look(self, key: Hashable) -> Look:
+        """Note that a caller looks `key` up, so that what changes it meanwhile is not missed."""
+        look = self.looks.get(key)
+        if look is None:
+            look = self.looks[key] = Look(self.table.epoch)
+        look.count += 1
+        return look
+
+    def end_look(self, key: Hashable, look: Look) -> bool:
+        """End it; tell whether nothing has changed the key meanwhile."""
+        look.count -= 1
+        if self.looks.get(key) is not look:
+            return False
+        if not look.count:
+            del self.looks[key]
+        return True
 
     # The whole --------------------------------------------------------------------------------------------------------
 
@@ -265,6 +315,7 @@ class State:
                 misses=sum(tally.misses for tally in tallies),
                 joins=sum(tally.joins for tally in tallies),
                 bypasses=self.bypasses,
+                shared_hits=sum(tally.shared_hits for tally in tallies),
                 loads=self.loads,
                 load_failures=self.load_failures,
                 load_seconds=self.load_total_ns / 1e9,
@@ -295,6 +346,7 @@ class State:
             self.tally.stale_hits += tally.stale_hits
             self.tally.misses += tally.misses
             self.tally.joins += tally.joins
+            self.tally.shared_hits += tally.shared_hits
 
     def close(self) -> None:
         """Refuse whatever comes later, and ask the loads under way to stop."""
@@ -313,7 +365,11 @@ class State:
         self.lock = threading.RLock()
         self.flights = {}
         self.gates = {}
+        self.looks = {}
         self.fences = Fences()
+        if self.shared is not None:
+            self.table.fresh_until_ns = 0 if self.shared.needs_proof else FOREVER_NS
+            self.shared.begin_anew(self.clock_ns())
 
 
 def make_entry(
@@ -332,10 +388,25 @@ def make_entry(
     With `is_absent`, the value is the `NotFound` to remember: no weigher knows it, and it is never served stale. The
     weigher is the user's code, so the lock is not held.
     """
-    weight = 1 if state.weigh is None or is_absent else state.weigh(key, value)
     if policy.jitter and ttl_ns < 1 << 61:
         ttl_ns -= int(ttl_ns * policy.jitter * state.random())
-    entry = Entry(key, value, policy, now_ns, now_ns + ttl_ns, load_ns, weight)
+    return entry_until(state, key, value, policy, now_ns, now_ns + ttl_ns, load_ns, is_absent=is_absent)
+
+
+def entry_until(
+    state: State,
+    key: Hashable,
+    value: Any,  # Any: a value of any type
+    policy: Policy,
+    stored_ns: int,
+    fresh_ns: int,
+    load_ns: int,
+    *,
+    is_absent: bool,
+) -> Entry:
+    """Return an entry that is fresh until then; the rest as in `make_entry`."""
+    weight = 1 if state.weigh is None or is_absent else state.weigh(key, value)
+    entry = Entry(key, value, policy, stored_ns, fresh_ns, load_ns, weight)
     if is_absent:
         entry.is_absent = True
         entry.fast_ns = 0

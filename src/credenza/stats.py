@@ -18,6 +18,8 @@ class Status(enum.StrEnum):
     """From memory, past its ttl and within the stale windows."""
     JOINED = "joined"
     """From a load that somebody else began."""
+    SHARED = "shared"
+    """From the shared tier."""
     BYPASS = "bypass"
     """Straight from the source: past the cache, or while a write is under way."""
 
@@ -41,6 +43,7 @@ class Stats:
         misses: calls that began a load, or looked with `get` and found nothing.
         joins: calls answered by a load that somebody else had begun.
         bypasses: calls that went to the source past the cache (`NoCache`).
+        shared_hits: calls answered with a value from the shared tier.
         loads: runs of a loader that ended, a bulk load counted once.
         load_failures: those that raised.
         load_seconds: the time spent in loaders, in seconds.
@@ -60,6 +63,7 @@ class Stats:
     misses: int = 0
     joins: int = 0
     bypasses: int = 0
+    shared_hits: int = 0
     loads: int = 0
     load_failures: int = 0
     load_seconds: float = 0.0
@@ -76,12 +80,12 @@ class Stats:
     @property
     def requests(self) -> int:
         """How many calls asked for a value."""
-        return self.hits + self.stale_hits + self.misses + self.joins + self.bypasses
+        return self.hits + self.stale_hits + self.misses + self.joins + self.bypasses + self.shared_hits
 
     @property
     def hit_ratio(self) -> float:
-        """The share of the requests that memory answered, between 0 and 1."""
-        return (self.hits + self.stale_hits) / self.requests if self.requests else 0.0
+        """The share of the requests that a tier answered, between 0 and 1."""
+        return (self.hits + self.stale_hits + self.shared_hits) / self.requests if self.requests else 0.0
 
     @property
     def mean_load_seconds(self) -> float:
@@ -96,10 +100,11 @@ class Tally:
     count may be lost, never a value.
     """
 
-    __slots__ = ("hits", "joins", "misses", "stale_hits")
+    __slots__ = ("hits", "joins", "misses", "shared_hits", "stale_hits")
 
     def __init__(self) -> None:
         self.hits = 0
         self.stale_hits = 0
         self.misses = 0
         self.joins = 0
+        self.shared_hits = 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final
 
+from .codec import TypedCodec
 from .durations import Duration, nanoseconds_of
 from .errors import LoadTimeout, NotFound, copy_exception
 from .events import EventKind
@@ -16,7 +17,7 @@ from .memory.entry import Entry
 from .policy import Policy, ttl_ns_of
 from .sentinel import MISSING, MissingType
 from .source import Loaded
-from .state import State, make_entry
+from .state import Look, State, make_entry
 from .stats import Status, Tally
 
 _MOST_DOUBLINGS = 10
@@ -37,6 +38,8 @@ class Move(enum.Enum):
     """Wait for the flight and use what it brings."""
     WAIT = enum.auto()
     """Wait for the flight, use nothing of it, and ask again: it began before a write that is under way."""
+    LOOK = enum.auto()
+    """Look in the shared tier, and ask again."""
 
 
 AGAIN: Final = object()
@@ -48,6 +51,7 @@ REFRESH: Final = Move.REFRESH
 LEAD: Final = Move.LEAD
 JOIN: Final = Move.JOIN
 WAIT: Final = Move.WAIT
+LOOK: Final = Move.LOOK
 
 
 class Request:
@@ -60,6 +64,15 @@ class Request:
         is_async: calling the loader gives a coroutine.
         is_forced: load even if a fresh value is at hand (`refresh`).
         keeps: whether what is loaded may be stored at all; False for `Flights`.
+        place: how many callers had joined its flight when it did, itself included; `boarded_ns` is when that was.
+        has_looked: the shared tier has been asked.
+        look: its look-up in the shared tier, which has not been ended.
+        is_from_tier: what is served is what its look-up found.
+        tier_ns: how long the shared tier may take for it, 0 for as long as the policy says.
+        found: what that brought, and `found_tags` the tags of it; not in memory yet, and to go there if `found_is_kept`.
+        seen: the beginning of the shared record that is to be replaced; b"" if there is none. `replaces_readable` tells
+            whether others can still use it.
+        typed: what decodes and encodes its values for the shared tier; None where there is none.
         value, is_absent, is_stale: what was found in memory; taken under the lock, as an entry that leaves loses its value.
         status, age_ns, load_ns: for `Fetched`, filled in on the way.
     """
@@ -76,6 +89,18 @@ class Request:
     is_stale: bool = False
     age_ns: int = 0
     load_ns: int = 0
+    place: int = 0
+    boarded_ns: int = 0
+    has_looked: bool = False
+    look: Look | None = None
+    found: Entry | None = None
+    found_tags: tuple[object, ...] = ()
+    found_is_kept: bool = True
+    seen: bytes = b""
+    replaces_readable: bool = False
+    is_from_tier: bool = False
+    tier_ns: int = 0
+    typed: TypedCodec | None = None
     move: Move
     flight: Flight
 
@@ -114,7 +139,10 @@ def _approach(state: State, request: Request) -> Move:
             state.check_open()
         if request.arrived < 0:
             request.arrived = state.arrivals
-        entry = state.table.find(key)
+        entry = state.table.find(key) if now_ns < state.table.fresh_until_ns else None
+        request.is_from_tier = False
+        if request.look is not None:
+            entry = _adopt(state, request, now_ns) or entry
         if entry is not None and not request.is_forced:
             move = _serve(state, request, entry, now_ns)
             if move is not None:
@@ -126,17 +154,102 @@ def _approach(state: State, request: Request) -> Move:
             if is_fenced and flight.number <= request.arrived:
                 return WAIT
             flight.waiters += 1
+            flight.joined += 1
+            request.place, request.boarded_ns = flight.joined, now_ns
             request.seen_epoch = state.table.epoch
             return JOIN
+        if state.shared is not None and request.keeps and not (request.has_looked or is_fenced or request.is_forced):
+            request.has_looked = True
+            if state.shared.may_ask(key):
+                request.look, request.found = state.begin_look(key), None
+                return LOOK
         request.flight = begin(state, request, now_ns)
         if is_fenced:
             request.flight.is_fenced = True
         return LEAD
 
 
+def _adopt(state: State, request: Request, now_ns: int) -> Entry | None:
+    """Keep what was found in the shared tier, unless something has changed the key meanwhile; the lock is held."""
+    look, entry = request.look, request.found
+    assert look is not None
+    request.look = None
+    is_unchanged = state.end_look(request.key, look) and request.found_is_kept
+    if entry is None:
+        return None
+    request.is_from_tier = True
+    entry.epoch = state.table.epoch
+    tags = request.found_tags
+    may_keep = is_unchanged and not state.is_overtaken(look.epoch, tags) and not state.fences.covers(entry.key, tags)
+    if may_keep and state.table.fits(entry.weight):
+        state.table.put(entry, tags, now_ns)
+    return entry
+
+
+def begin_looks(state: State, requests: Iterable[Request]) -> list[Request]:
+    """Begin the look-ups of those whose value is neither at hand nor being loaded, and return them."""
+    looking = []
+    now_ns = state.clock_ns()
+    with state.lock:
+        for request in requests:
+            request.has_looked = True
+            entry = state.table.find(request.key) if now_ns < state.table.fresh_until_ns else None
+            is_at_hand = entry is not None and now_ns < entry.fresh_ns and state.table.is_alive(entry, now_ns)
+            flight = state.flights.get(request.key)
+            is_under_way = flight is not None and _is_joinable(state, flight, request, now_ns)
+            is_fenced = bool(state.fences) and state.fences.covers(request.key, request.tags)
+            if is_at_hand or is_under_way or is_fenced:
+                continue
+            if state.shared is not None and state.shared.may_ask(request.key):
+                request.look = state.begin_look(request.key)
+                looking.append(request)
+    return looking
+
+
+def begin_look(state: State, request: Request) -> bool:
+    """Begin the look-up of a caller that loads nothing; tell whether the shared tier may be asked."""
+    with state.lock:
+        state.check_open()
+        key = request.key
+        is_fenced = bool(state.fences) and state.fences.covers(key, request.tags)
+        if state.shared is None or is_fenced or not state.shared.may_ask(key):
+            return False
+        request.look = state.begin_look(key)
+        return True
+
+
+def end_look(state: State, request: Request) -> bool:
+    """Keep what the look-up found; tell whether it is a fresh value, which the request has then."""
+    now_ns = state.clock_ns()
+    with state.lock:
+        entry = _adopt(state, request, now_ns) if request.look is not None else None
+        is_fresh = entry is not None and not entry.is_absent and now_ns < entry.fresh_ns
+        if entry is not None and is_fresh:
+            take(state, request, entry, now_ns)
+        gone = state.take_gone()
+    state.bury(gone)
+    return is_fresh
+
+
+def may_share(state: State, flight: Flight, request: Request) -> bool:
+    """Tell whether the value of a flight will do for a caller that joined it, by what the shared tier has shown."""
+    if request.place <= flight.seal:
+        return True
+    return state.shared is not None and request.boarded_ns - flight.sealed_ns <= state.shared.allowance_ns
+
+
+def give_up_look(state: State, request: Request) -> None:
+    """End the look-up of a caller that leaves."""
+    with state.lock:
+        if request.look is not None:
+            state.end_look(request.key, request.look)
+            request.look = None
+
+
 def take(state: State, request: Request, entry: Entry, now_ns: int) -> None:
     """Read `entry` for the caller; the lock is held."""
-    state.note_read(entry, now_ns)
+    if not request.is_from_tier:
+        state.note_read(entry, now_ns)
     request.value, request.is_absent = entry.value, entry.is_absent
     request.age_ns = now_ns - entry.stored_ns
     request.is_stale = now_ns >= entry.fresh_ns
@@ -144,7 +257,10 @@ def take(state: State, request: Request, entry: Entry, now_ns: int) -> None:
 
 def _serve(state: State, request: Request, entry: Entry, now_ns: int) -> Move | None:
     """Return the move that serves `entry`, or None if it takes a load first; the lock is held."""
-    if not state.table.is_alive(entry, now_ns):
+    if request.is_from_tier:
+        if now_ns >= entry.expire_ns:
+            return None
+    elif not state.table.is_alive(entry, now_ns):
         state.table.take_out(entry, EventKind.EXPIRED if now_ns >= entry.deadline_ns() else None)
         return None
     if now_ns < entry.fresh_ns:
@@ -181,6 +297,7 @@ def _begin_refresh(state: State, request: Request, entry: Entry, now_ns: int) ->
     request.flight = begin(state, request, now_ns)
     request.flight.waiters = 0
     request.flight.is_kept = True
+    request.seen, request.replaces_readable = entry.seen, bool(entry.seen)
     state.refreshes += 1
     return REFRESH
 
@@ -226,26 +343,52 @@ def land(state: State, flight: Flight, result: Any, request: Request) -> None:  
     Publishing and retiring are one step (L8). An error out of a `ttl` callable or a weigher is one of the loader.
     """
     now_ns = state.clock_ns()
-    load_ns = now_ns - flight.began_ns
-    tags, entry = request.tags, None
+    request.flight = flight
+    try:
+        value, entry, tags = appraise(state, request, result, now_ns)
+    except Exception as error:
+        fail(state, flight, error, request)
+        return
+    _end(state, flight, LANDED, value, entry, tags, now_ns)
+
+
+def appraise(
+    state: State, request: Request, result: Any, now_ns: int
+) -> tuple[Any, Entry | None, tuple[object, ...]]:  # Any: what the loader returned, and the value in it
+    """Return the value that a loader returned, the entry to keep it in, None for not at all, and its tags.
+
+    Raises: what a `ttl` callable or a weigher raises; both are the user's.
+    """
+    tags = request.tags
     value: Any = result  # Any: as above
     ttl: Duration | None | MissingType = MISSING
     if isinstance(result, Loaded):
         value, ttl = result.value, result.ttl
         tags = tuple(dict.fromkeys((*tags, *check_tags(result.tags))))
-    if request.keeps:
-        policy = request.policy
-        try:
-            is_usual = ttl is MISSING and value is not None and not policy.has_own_ttl
-            ttl_ns = policy.ttl_ns if is_usual else ttl_ns_for(policy, value, ttl)
-            if ttl_ns:
-                entry = make_entry(state, request.key, value, policy, ttl_ns, now_ns, load_ns)
-                if value is None and policy.negative_ttl_ns and ttl is MISSING:
-                    entry.expire_ns = entry.fresh_ns  # "not found" is never served stale, however it was said
-        except Exception as error:
-            fail(state, flight, error, request)
-            return
-    _end(state, flight, LANDED, value, entry, tags, now_ns)
+    if not request.keeps:
+        return value, None, tags
+    policy = request.policy
+    is_usual = ttl is MISSING and value is not None and not policy.has_own_ttl
+    ttl_ns = policy.ttl_ns if is_usual else ttl_ns_for(policy, value, ttl)
+    if not ttl_ns:
+        return value, None, tags
+    load_ns = now_ns - request.flight.began_ns
+    entry = make_entry(state, request.key, value, policy, ttl_ns, now_ns, load_ns)
+    if value is None and policy.negative_ttl_ns and ttl is MISSING:
+        entry.expire_ns = entry.fresh_ns  # "not found" is never served stale, however it was said
+    return value, entry, tags
+
+
+def settle(
+    state: State,
+    flight: Flight,
+    value: Any,
+    entry: Entry | None,
+    tags: tuple[object, ...],
+) -> None:  # Any: a value of any type
+    """End `flight` with an appraised value, or the `NotFound` that the entry remembers."""
+    outcome = FAILED if entry is not None and entry.is_absent else LANDED
+    _end(state, flight, outcome, value, entry, tags, state.clock_ns())
 
 
 def ttl_ns_for(policy: Policy, value: Any, ttl: Any) -> int:  # Any: a value; a ttl or MISSING
@@ -267,18 +410,23 @@ def fail(state: State, flight: Flight, error: BaseException, request: Request) -
     (`CancelledError`, `KeyboardInterrupt` and their like) abandons the flight, and a waiter leads the next one (L2).
     """
     now_ns = state.clock_ns()
-    entry = None
-    if isinstance(error, NotFound) and request.policy.negative_ttl_ns and request.keeps:
-        ttl_ns = request.policy.negative_ttl_ns
-        kept = copy_exception(error).with_traceback(None)  # which would keep the frames of whoever led
-        kept.__context__ = kept.__cause__ = None
-        entry = make_entry(
-            state, request.key, kept, request.policy, ttl_ns, now_ns, now_ns - flight.began_ns, is_absent=True
-        )
+    request.flight = flight
+    entry = absence(state, request, error, now_ns) if isinstance(error, NotFound) else None
     outcome = FAILED if isinstance(error, Exception) else ABANDONED
     if outcome is FAILED and flight.is_kept and state.events.listeners:
         state.events.emit(EventKind.REFRESH_FAILED, flight.key, type(error).__qualname__)
     _end(state, flight, outcome, error, entry, request.tags, now_ns)
+
+
+def absence(state: State, request: Request, error: NotFound, now_ns: int) -> Entry | None:
+    """Return the entry that remembers `error`, None if the policy remembers nothing of the kind."""
+    ttl_ns = request.policy.negative_ttl_ns
+    if not ttl_ns or not request.keeps:
+        return None
+    kept = copy_exception(error).with_traceback(None)  # which would keep the frames of whoever led
+    kept.__context__ = kept.__cause__ = None
+    load_ns = now_ns - request.flight.began_ns
+    return make_entry(state, request.key, kept, request.policy, ttl_ns, now_ns, load_ns, is_absent=True)
 
 
 def _end(
@@ -323,7 +471,12 @@ def _publish(
     state: State, flight: Flight, entry: Entry, tags: tuple[object, ...], now_ns: int, *, is_current: bool
 ) -> EventKind:
     """Store what was loaded unless something overtook it; the lock is held."""
-    if not is_current or flight.was_overtaken or (state.fences and state.fences.covers(flight.key, tags)):
+    if (
+        not is_current
+        or flight.was_overtaken
+        or flight.is_refused
+        or (state.fences and state.fences.covers(flight.key, tags))
+    ):
         state.refused_stores += 1
         return EventKind.REFUSED
     if not state.table.fits(entry.weight):
@@ -336,7 +489,7 @@ def _publish(
 
 def _count_load(state: State, flight: Flight, *, has_failed: bool) -> None:
     """Count a load that ended, one of many keys once; that a record is not there is no failure. The lock is held."""
-    if flight.first() is not flight:
+    if flight.first() is not flight or flight.is_found:
         return
     state.loads += 1
     state.load_total_ns += flight.load_ns
@@ -344,7 +497,9 @@ def _count_load(state: State, flight: Flight, *, has_failed: bool) -> None:
 
 
 def _tell(state: State, flight: Flight, kind: EventKind | None) -> None:
-    if flight.outcome == LANDED:
+    if flight.is_found:
+        pass
+    elif flight.outcome == LANDED:
         state.events.emit(EventKind.LOAD, flight.key)
     else:
         state.events.emit(EventKind.LOAD_FAILED, flight.key, type(flight.error).__qualname__)
@@ -429,16 +584,19 @@ def has_stand_in(state: State, request: Request) -> bool:
 
 
 def _stand_in(state: State, request: Request, now_ns: int) -> Entry | None:
-    entry = state.table.find(request.key)
-    if entry is None or request.is_forced or entry.is_absent or not state.table.is_alive(entry, now_ns):
-        return None
-    return entry
+    entry = state.table.find(request.key) if now_ns < state.table.fresh_until_ns else None
+    if entry is None or not state.table.is_alive(entry, now_ns):
+        entry = request.found
+        if entry is None or now_ns >= entry.expire_ns:
+            return None
+    return None if request.is_forced or entry.is_absent else entry
 
 
 def may_begin(state: State, flight: Flight) -> bool:
     """Tell whether the loader is still wanted after it queued for its turn; end the flight if not."""
     with state.lock:
-        if flight.outcome == PENDING and flight.is_wanted() and not state.is_closed:
+        pending = [member for member in flight.crew or (flight,) if member.outcome == PENDING]
+        if not state.is_closed and any(member.waiters > 0 or member.is_kept for member in pending):
             return True
         for member in flight.crew or (flight,):
             state.retire(member)

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from .errors import NotFound
+from .tiers.memory import DictTier
+
+__all__ = ["AsyncDictSource", "CountingLoader", "DictSource", "DictTier", "FakeClock"]
 
 K = TypeVar("K")
 V = TypeVar("V")

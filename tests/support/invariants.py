@@ -75,10 +75,22 @@ def check_state(state: State) -> None:
     """Check that nothing is under way in a cache, and that its table adds up."""
     _come_to(lambda: not state.flights, lambda: f"open flights in {state.name!r}: {list(state.flights)}")
     _come_to(lambda: _gates_are_free(state), lambda: f"a turn to load was not given back in {state.name!r}")
+    _come_to(lambda: not _left_in_tier(state), lambda: f"{_left_in_tier(state)} left in {state.name!r}")
     with state.lock:
         assert not state.fences, "a fence was left behind"
         check_table(state.table)
         assert state.snapshot().size == state.table.size
+
+
+def _left_in_tier(state: State) -> str:
+    """Say what is under way between the cache and its shared tier, "" for nothing."""
+    shared = state.shared
+    held = {
+        "looks": state.looks,
+        "leases": shared.leases if shared else (),
+        "barriers": shared.barriers if shared else (),
+    }
+    return ", ".join(f"{what}: {list(things)}" for what, things in held.items() if things)
 
 
 def _gates_are_free(state: State) -> bool:

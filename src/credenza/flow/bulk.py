@@ -10,8 +10,12 @@ from ..errors import NotFound, UsageError
 from ..flight import Flight, loading
 from ..runtime.base import Runtime, Waiter, block
 from ..state import State
-from ..steps import AGAIN, JOIN, LEAD, REFRESH, WAIT, Request, approach, fail, land, leave
-from .read import drop_awaitable, lead, outcome, serve, start_behind, take_turn
+from ..steps import AGAIN, JOIN, LEAD, REFRESH, WAIT, Request, approach, begin_looks, fail, land, leave
+from .exchange import tier_of
+from .lease import SharedLoad
+from .look import look_up
+from .read import lead, outcome, serve, start_behind
+from .turns import drop_awaitable, take_turn
 
 BatchCall = Callable[[Sequence[Any]], Any]  # Any: keys and, in the async face, an awaitable of the mapping
 
@@ -28,6 +32,8 @@ async def read_many(
     ends_ns = None if timeout_ns is None else state.clock_ns() + timeout_ns
     found: dict[Hashable, Any] = {}
     pending = list(requests)
+    if state.shared is not None and requests and requests[0].keeps:
+        await _look_first(state, run, pending, timeout_ns)
     while pending:
         boarded = _board(state, run, pending, loader, found)
         pending = []
@@ -48,6 +54,21 @@ async def read_many(
     return {request.key: found[request.key] for request in requests if request.key in found}
 
 
+async def _look_first(state: State, run: Runtime, requests: Sequence[Request], timeout_ns: int | None) -> None:
+    """Look up in the shared tier, together, what is neither at hand nor being loaded."""
+    tier_ns = tier_of(state).timeout_ns
+    looking = begin_looks(state, requests)
+    for request in requests:
+        request.tier_ns = tier_ns if timeout_ns is None else min(tier_ns, timeout_ns)
+    if looking:
+        await look_up(state, run, looking)
+
+
+def _load(state: State, requests: Sequence[Request], loader: BatchCall) -> BatchLoad | SharedLoad:
+    is_local = state.shared is None or not requests[0].keeps
+    return BatchLoad(requests, loader) if is_local else SharedLoad(requests, loader)
+
+
 def _board(
     state: State, run: Runtime, pending: Sequence[Request], loader: BatchCall, found: dict[Hashable, Any]
 ) -> list[Request]:
@@ -60,9 +81,9 @@ def _board(
     boarded = [request for request in pending if request.move in (LEAD, JOIN, WAIT)]
     try:
         if behind:
-            start_behind(state, run, BatchLoad(behind, loader), behind)
+            start_behind(state, run, _load(state, behind, loader), behind)
         if leading:
-            lead(state, run, BatchLoad(leading, loader), leading)
+            lead(state, run, _load(state, leading, loader), leading)
         for request in pending:
             if request not in boarded:
                 with contextlib.suppress(NotFound):

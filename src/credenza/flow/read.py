@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Generator, Sequence
 from typing import Any, Final
 
 from ..errors import LoadTimeout, NotFound, copy_exception
 from ..events import EventKind
-from ..flight import ABANDONED, LANDED, PENDING, Flight, Gate, check_progress, loading
+from ..flight import ABANDONED, LANDED, PENDING, Flight, check_progress, loading
 from ..runtime.base import Load, Runtime, Waiter, block
 from ..state import State
 from ..stats import Status
@@ -16,6 +16,7 @@ from ..steps import (
     AGAIN,
     JOIN,
     LEAD,
+    LOOK,
     REFRESH,
     WAIT,
     Move,
@@ -28,12 +29,12 @@ from ..steps import (
     keep,
     land,
     leave,
-    may_begin,
+    may_share,
     signal_of,
 )
-
-_LOOK_AGAIN_NS = 200_000_000
-"""How often a load that queues looks for places whose event loop has stopped; such a loop tells nobody."""
+from .lease import SharedLoad
+from .look import look_up
+from .turns import drop_awaitable, take_turn
 
 
 class SingleLoad:
@@ -80,13 +81,11 @@ class SingleLoad:
                 flight.gate.leave(flight)
 
 
-def drop_awaitable(request: Request) -> None:
-    """Close a coroutine that a plain loader returned and that nobody wants any more, as it would complain."""
-    if isinstance(request.awaitable, Coroutine):
-        request.awaitable.close()
-
-
 single_load: Final = SingleLoad()
+
+
+def _load(state: State, request: Request) -> Load:
+    return single_load if state.shared is None or not request.keeps else SharedLoad((request,))
 
 
 def attempt(state: State, run: Runtime, request: Request) -> Any:  # Any: a value of any type
@@ -97,20 +96,19 @@ def attempt(state: State, run: Runtime, request: Request) -> Any:  # Any: a valu
     move = request.move = approach(state, request)
     if move is LEAD:
         flight = request.flight
-        lead(state, run, single_load, (request,))
+        lead(state, run, _load(state, request), (request,))
         if flight.outcome != LANDED:
             return AGAIN
-        request.load_ns = flight.load_ns
-        return hand_out(request, flight.value)
-    if move is JOIN or move is WAIT:
+        return _received(request, flight)
+    if move is JOIN or move is WAIT or move is LOOK:
         return AGAIN
     if move is REFRESH:
-        start_behind(state, run, single_load, (request,))
+        start_behind(state, run, _load(state, request), (request,))
     return serve(state, request)
 
 
 async def finish(state: State, run: Runtime, request: Request) -> Any:  # Any: a value of any type
-    """Wait for the flight that `attempt` boarded, and ask again where it brought nothing.
+    """Wait for the flight that `attempt` boarded, or look in the shared tier; ask again where that brought nothing.
 
     Raises:
         LoadTimeout: `request.timeout_ns` or the load's own limit passed.
@@ -118,10 +116,19 @@ async def finish(state: State, run: Runtime, request: Request) -> Any:  # Any: a
         Exception: what the loader raised; a copy for all but the leader.
     """
     ends_ns = None if request.timeout_ns is None else state.clock_ns() + request.timeout_ns
+    if state.shared is not None:
+        request.tier_ns = state.shared.timeout_ns
     while True:
-        value = await outcome(state, run, request, ends_ns)
-        if value is AGAIN:
+        if request.move is LOOK:
+            if ends_ns is not None:
+                request.tier_ns = min(request.tier_ns, max(1, ends_ns - state.clock_ns()))
+            await look_up(state, run, (request,))
             value = attempt(state, run, request)
+        else:
+            value = await outcome(state, run, request, ends_ns)
+            if value is AGAIN:
+                request.has_looked = False
+                value = attempt(state, run, request)
         if value is not AGAIN:
             return value
 
@@ -134,7 +141,10 @@ async def read(state: State, run: Runtime, request: Request) -> Any:  # Any: a v
 
 def serve(state: State, request: Request) -> Any:  # Any: a value of any type
     """Return what was found as a hit, or raise the `NotFound` that is remembered."""
-    if not request.is_stale:
+    if request.is_from_tier and not request.is_stale:
+        request.tally.shared_hits += 1
+        request.status = Status.SHARED
+    elif not request.is_stale:
         request.tally.hits += 1
         request.status = Status.HIT
     else:
@@ -145,6 +155,17 @@ def serve(state: State, request: Request) -> Any:  # Any: a value of any type
     if request.is_absent:
         raise copy_exception(request.value)
     return hand_out(request, request.value)
+
+
+def _received(request: Request, flight: Flight) -> Any:  # Any: a value of any type
+    """Return what the flight brought."""
+    if flight.is_found:
+        request.status = Status.SHARED
+    else:
+        request.load_ns = flight.load_ns
+        if flight.is_fenced and request.move is LEAD:
+            request.status = Status.BYPASS
+    return hand_out(request, flight.value)
 
 
 def hand_out(request: Request, value: Any) -> Any:  # Any: a value of any type
@@ -202,13 +223,14 @@ async def outcome(state: State, run: Runtime, request: Request, ends_ns: int | N
             return AGAIN
         if flight.was_overtaken and request.seen_epoch != flight.epoch:
             return AGAIN
+        if flight.outcome == LANDED and not may_share(state, flight, request):
+            return AGAIN
         request.tally.joins += 1
         request.status = Status.JOINED
         if state.events.listeners:
             state.events.emit(EventKind.JOIN, request.key)
     if flight.outcome == LANDED:
-        request.load_ns = flight.load_ns
-        return hand_out(request, flight.value)
+        return _received(request, flight)
     return _failed(state, request, flight, move)
 
 
@@ -288,30 +310,3 @@ def _waiting(parent: Flight | None, flight: Flight, stuck_loop: object) -> Gener
     finally:
         if stuck_loop is not None:
             flight.blocks = tuple(loop for loop in flight.blocks if loop is not stuck_loop)
-
-
-async def take_turn(state: State, run: Waiter, flight: Flight, request: Request) -> bool:
-    """Queue until few enough loads are under way; tell whether the load is still wanted then.
-
-    Raises:
-        DeadlockError: a load that is before this one in the queue needs the event loop that the call would block.
-    """
-    limit = request.policy.max_concurrent_loads
-    assert limit is not None
-    with state.lock:
-        gate = state.gates.setdefault(limit, Gate(limit))
-    turn = None if flight.gate is gate else gate.enter(flight)
-    if turn is None:
-        return may_begin(state, flight)
-    try:
-        stuck_loop = run.stuck_loop()
-        while not turn.is_set:
-            if stuck_loop is not None and gate.needs(stuck_loop):
-                check_progress(flight, None, stuck_loop)
-            await run.join(turn, None, _LOOK_AGAIN_NS)
-            for late in gate.drop_dead(state.clock_ns()):
-                give_up_late(state, late)
-    except BaseException:
-        gate.leave(flight)
-        raise
-    return may_begin(state, flight)

@@ -6,14 +6,85 @@ import logging
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from ..codec import TypedCodec
 from ..memory.entry import Entry
-from ..runtime.base import Runtime
+from ..runtime.base import Runtime, Waiter
+from ..shared.shared import Barrier
 from ..state import State
+from .fence import abandon_fence, confirm, lower_fence, may_have_committed, raise_fence
 
 _log = logging.getLogger("credenza")
 
-Written = tuple[Entry | None, tuple[object, ...]]
-"""The entry of a written value, None if it is not to be kept, and its tags."""
+Made = tuple[TypedCodec | None, Entry | None, tuple[object, ...]]
+"""The entry of a written value, None if it is not to be kept, what encodes it for a shared tier, and its tags."""
+
+_NOTHING: Made = (None, None, ())
+
+
+class Write:
+    """One write: a fence in this process, and one in the shared tier if there is one.
+
+    Args:
+        state: the cache.
+        run: the caller's colour.
+        keys: what is written.
+        tags: what else becomes stale by it.
+    """
+
+    __slots__ = ("_barrier", "_permit", "_run", "_state")
+
+    def __init__(self, state: State, run: Waiter, keys: tuple[Hashable, ...], tags: tuple[object, ...]) -> None:
+        self._state = state
+        self._run = run
+        self._permit = state.enter_fence(keys, tags)
+        self._barrier: Barrier | None = None
+
+    async def begin(self) -> None:
+        """Raise the fence that other processes see; without it the write is not to begin.
+
+        Raises:
+            TierError: it could not be raised, and the policy lets no write go on without it.
+        """
+        if self._state.shared is None:
+            return
+        try:
+            self._barrier = await raise_fence(self._state, self._run, self._permit.keys, self._permit.tags)
+        except BaseException:
+            self._state.leave_fence(self._permit)
+            raise
+
+    async def confirm(self) -> None:
+        """Make sure that the fence outlives a commit that comes now.
+
+        Raises:
+            FenceLost: it was gone.
+        """
+        if self._barrier is not None:
+            await confirm(self._state, self._run, self._barrier)
+
+    async def end(self, error: BaseException | None, made: Made = _NOTHING) -> None:
+        """Invalidate what was written, or store it if nobody else wrote meanwhile (I3, I5).
+
+        Args:
+            error: what the write ended with. If it may have been committed all the same, the shared fence is left to expire.
+            made: the written value.
+        """
+        _, entry, tags = made
+        may_keep = False
+        try:
+            may_keep = await self._lower(error, made)
+        finally:
+            self._state.leave_fence(self._permit, entry if may_keep else None, tags)
+
+    async def _lower(self, error: BaseException | None, made: Made) -> bool:
+        barrier = self._barrier
+        if barrier is None:
+            return True
+        if error is not None and may_have_committed(error):
+            abandon_fence(self._state, barrier)
+            return False
+        typed, entry, tags = made
+        return await lower_fence(self._state, self._run, barrier, None if entry is None else (typed, entry, tags))
 
 
 async def write(
@@ -23,7 +94,7 @@ async def write(
     action: Callable[[], Any],
     *,
     is_async: bool,
-    make: Callable[[], Written] | None = None,
+    make: Callable[[], Made] | None = None,
 ) -> None:  # Any: what the source returns, which nobody looks at
     """Run `action` inside a fence around `keys`, and invalidate them after it, whether it succeeded or not (I3).
 
@@ -34,21 +105,26 @@ async def write(
         action: the write to the source.
         is_async: `action` gives a coroutine.
         make: makes the written entry and its tags, to be stored instead if no other write was under way (I5).
+
+    Raises:
+        TierError: the shared tier could not be fenced, and the policy lets no write go on without it.
+        Exception: what `action` raised.
     """
-    permit = state.enter_fence(keys, ())
-    written: Written = (None, ())
+    fenced = Write(state, run, keys, ())
+    await fenced.begin()
     try:
         await run.perform(action, is_async=is_async)
-        if make is not None:
-            written = _made(keys, make)
-    finally:
-        state.leave_fence(permit, *written)
+        made = _NOTHING if make is None else _made(keys, make)
+    except BaseException as error:
+        await fenced.end(error)
+        raise
+    await fenced.end(None, made)
 
 
-def _made(keys: tuple[Hashable, ...], make: Callable[[], Written]) -> Written:
+def _made(keys: tuple[Hashable, ...], make: Callable[[], Made]) -> Made:
     """Make the entry; the source has taken the write, so a weigher or ttl that raises must not fail it (E1)."""
     try:
         return make()
     except Exception:
         _log.exception("what was written to %r is not stored, as its ttl or weight could not be told", keys)
-        return None, ()
+        return _NOTHING

@@ -34,6 +34,7 @@ class Entry:
         epoch: the table's count of tag invalidations when its tags were last found alive; set by the table.
         shelf, slot: the dictionary that holds it, and its place there; set by the table.
         why: what took it out of the table, None for a caller; set by the table.
+        seen: what identifies the record of the shared tier that it is a copy of.
         is_absent: `value` is the `NotFound` that the loader raised.
     """
 
@@ -62,6 +63,7 @@ class Entry:
     failures: int = 0
     retry_ns: int = 0
     is_absent: bool = False
+    seen: bytes = b""
     epoch: int
     queue: int
     shelf: dict[Hashable, Entry]

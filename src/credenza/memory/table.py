@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 
+from ..durations import FOREVER_NS
 from ..errors import ConfigurationError
 from ..events import EventKind
 from .entry import DEAD, Entry
@@ -58,6 +59,7 @@ class Table:
         entries: those whose key is of no scope.
         size: how many entries there are in all.
         epoch: counts tag invalidations; an entry whose tags were looked at in this epoch is alive.
+        fresh_until_ns: the entries may be served before this time; for ever, unless a shared tier has to prove it.
 
     Raises:
         ConfigurationError: a bound that is no positive int, or an unknown eviction policy.
@@ -72,6 +74,7 @@ class Table:
         "epoch",
         "eviction",
         "expiry",
+        "fresh_until_ns",
         "gone",
         "maxsize",
         "needs_touch",
@@ -87,6 +90,7 @@ class Table:
         self.entries: dict[Hashable, Entry] = {}
         self.size = 0
         self.epoch = 0
+        self.fresh_until_ns = FOREVER_NS
         self.weight = 0
         self.tags = Tags()
         self.expiry = Expiry()
@@ -255,6 +259,19 @@ class Table:
         if entry.tick:
             self.expiry.discard(entry)
         self.gone.append(entry)
+
+
+class NoTable(Table):
+    """A table that keeps nothing: a cache without a memory tier."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(maxsize=1, max_weight=None, eviction="s3fifo")
+        self.maxsize = 0
+
+    def put(self, entry: Entry, tags: Iterable[object], now_ns: int) -> None:
+        """Keep nothing."""
 
 
 def _bound(name: str, bound: int | None) -> int:

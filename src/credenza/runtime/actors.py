@@ -23,6 +23,7 @@ class Actor:
         fault_rate: how likely that is, each time it waits.
         is_done, result, error: how it ended.
         parks: counts its waits, so that an alarm of an earlier one is known as such.
+        group: what is frozen together, such as a simulated process; None for the one that it is begun by.
     """
 
     def __init__(self, name: str, fault: Fault | None, fault_rate: float) -> None:
@@ -34,6 +35,7 @@ class Actor:
         self.error: BaseException | None = None
         self.thrown: BaseException | None = None
         self.parks = 0
+        self.group: object = None
 
     def take_turn(self, error: BaseException | None) -> int | None:
         """Run until it waits or ends; `error` is thrown into it first. Returns until when it waits at most."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..errors import UsageError
@@ -11,6 +11,7 @@ from ..flight import Flight, Signal
 if TYPE_CHECKING:
     from ..state import State
     from ..steps import Request
+    from ..tiers.base import Operation, Reply, Tier
 
 T = TypeVar("T")
 
@@ -56,6 +57,14 @@ class Waiter(Protocol):
             signal: what to wait for.
             home: the event loop that must run for that, or None.
             timeout_ns: how long at most; None for no bound.
+        """
+        ...
+
+    async def exchange(self, tier: Tier, operations: Sequence[Operation], timeout_ns: int, /) -> list[Reply]:
+        """Have a shared tier perform `operations` and return its replies.
+
+        Raises:
+            TierError: none of them is known to be performed, any of them may be.
         """
         ...
 

@@ -13,14 +13,16 @@ import asyncio
 import contextvars
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, cast
 
+from ..errors import TierError
 from ..flight import Flight, Signal, loading
 from ..state import State
 from ..steps import AGAIN, Request
+from ..tiers.base import Operation, Reply, Tier
 from .actors import Actor
-from .base import Load
+from .base import Load, Waiter
 from .simulation import Simulation
 from .stage import Resumed
 
@@ -35,13 +37,52 @@ class _Loop:
 _LOOP: Final = _Loop()
 
 
+class Sent(Protocol):
+    """A batch of operations on its way.
+
+    Attributes:
+        answered: set when the replies, or the news that there will be none, have arrived.
+    """
+
+    answered: Signal
+
+    def replies(self) -> list[Reply]:
+        """Return what has arrived.
+
+        Raises:
+            TierError: the tier refused to talk.
+        """
+        ...
+
+
+class SimulatedTier(Protocol):
+    """What a tier has that simulated runtimes can ask."""
+
+    def send(self, operations: Sequence[Operation], /) -> Sent:
+        """Send a batch, and do not wait."""
+        ...
+
+
+async def _exchange(run: Waiter, tier: Tier, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
+    sent = cast("SimulatedTier", tier).send(operations)
+    if not await run.join(sent.answered, None, timeout_ns):
+        raise TierError("the simulated tier did not answer in time")
+    return sent.replies()
+
+
 class SimulatedThreads:
-    """Whoever waits gives its thread's turn away; a leader without a deadline runs its load itself."""
+    """Whoever waits gives its thread's turn away; a leader without a deadline runs its load itself.
 
-    __slots__ = ("_simulation",)
+    Args:
+        simulation: whose time it is.
+        rate: how fast the clock runs that timeouts are measured by.
+    """
 
-    def __init__(self, simulation: Simulation) -> None:
+    __slots__ = ("_rate", "_simulation")
+
+    def __init__(self, simulation: Simulation, rate: float = 1.0) -> None:
         self._simulation = simulation
+        self._rate = rate
 
     def stuck_loop(self) -> object:
         """Return None: no simulated thread runs an event loop."""
@@ -81,10 +122,14 @@ class SimulatedThreads:
         """Call it."""
         return action()
 
+    async def exchange(self, tier: Tier, operations: Sequence[Operation], timeout_ns: int, /) -> list[Reply]:
+        """Ask a tier that is a `SimulatedTier`."""
+        return await _exchange(self, tier, operations, timeout_ns)
+
     async def join(self, signal: Signal, home: Any, timeout_ns: int | None, /) -> bool:  # Any: an event loop
         """Give the turn away until the signal is set or the time is over."""
         simulation, actor = self._simulation, _running(self._simulation)
-        ends_ns = None if timeout_ns is None else simulation.now_ns + timeout_ns
+        ends_ns = None if timeout_ns is None else simulation.now_ns + int(timeout_ns / self._rate)
         signal.listen(actor, functools.partial(simulation.wake, actor))
         try:
             while not signal.is_set and (ends_ns is None or simulation.now_ns < ends_ns):
@@ -95,12 +140,18 @@ class SimulatedThreads:
 
 
 class SimulatedTasks:
-    """Whoever waits suspends its task; every load has a task of its own, and may be cancelled at each of its waits."""
+    """Whoever waits suspends its task; every load has a task of its own, and may be cancelled at each of its waits.
 
-    __slots__ = ("_simulation",)
+    Args:
+        simulation: whose time it is.
+        rate: how fast the clock runs that timeouts are measured by.
+    """
 
-    def __init__(self, simulation: Simulation) -> None:
+    __slots__ = ("_rate", "_simulation")
+
+    def __init__(self, simulation: Simulation, rate: float = 1.0) -> None:
         self._simulation = simulation
+        self._rate = rate
 
     def stuck_loop(self) -> object:
         """Return None: a task that waits blocks no loop."""
@@ -143,7 +194,7 @@ class SimulatedTasks:
     def _begin(self, state: State, load: Load, flight: Flight, request: Request, *, at_once: bool) -> Actor:
         simulation, context = self._simulation, contextvars.copy_context()
         if not request.is_async:
-            job = functools.partial(load.run_plain, state, _Worker(simulation, self), flight, request)
+            job = functools.partial(load.run_plain, state, _Worker(simulation, self, self._rate), flight, request)
             return simulation.begin_thread(job, name=_name(flight), context=context)
         for member in flight.crew or (flight,):
             member.home = _LOOP
@@ -184,10 +235,14 @@ class SimulatedTasks:
             raise actor.error
         return actor.result
 
+    async def exchange(self, tier: Tier, operations: Sequence[Operation], timeout_ns: int, /) -> list[Reply]:
+        """Ask a tier that is a `SimulatedTier`."""
+        return await _exchange(self, tier, operations, timeout_ns)
+
     async def join(self, signal: Signal, home: Any, timeout_ns: int | None, /) -> bool:  # Any: an event loop
         """Suspend until the signal is set or the time is over."""
         simulation, actor = self._simulation, _running(self._simulation)
-        ends_ns = None if timeout_ns is None else simulation.now_ns + timeout_ns
+        ends_ns = None if timeout_ns is None else simulation.now_ns + int(timeout_ns / self._rate)
         signal.listen(actor, functools.partial(simulation.wake, actor))
         try:
             while not signal.is_set and (ends_ns is None or simulation.now_ns < ends_ns):
@@ -202,8 +257,8 @@ class _Worker(SimulatedThreads):
 
     __slots__ = ("_tasks",)
 
-    def __init__(self, simulation: Simulation, tasks: SimulatedTasks) -> None:
-        super().__init__(simulation)
+    def __init__(self, simulation: Simulation, tasks: SimulatedTasks, rate: float) -> None:
+        super().__init__(simulation, rate)
         self._tasks = tasks
 
     def takes_over(

@@ -88,6 +88,7 @@ class Simulation:
         self._alarms: list[tuple[int, int, Actor, int]] = []
         self._alarm_count = self._depth = 0
         self._alive: dict[Actor, None] = {}
+        self._frozen: dict[object, list[Actor]] = {}  # by group: who could run if it were not frozen
 
     # Actors -----------------------------------------------------------------------------------------------------------
 
@@ -100,10 +101,11 @@ class Simulation:
         fault: Fault = asyncio.CancelledError,
         fault_rate: float = 0.0,
         at_once: bool = False,
+        group: object = None,
     ) -> Actor:
         """Add a task; `at_once` runs its first step here, in the turn of whoever calls."""
         task = Task(play, context or contextvars.copy_context(), name, fault, fault_rate)
-        return self._add(task, at_once=at_once)
+        return self._add(task, group, at_once=at_once)
 
     def begin_thread(
         self,
@@ -113,13 +115,15 @@ class Simulation:
         context: contextvars.Context | None = None,
         fault: Fault | None = None,
         fault_rate: float = 0.0,
+        group: object = None,
     ) -> Actor:
         """Add a thread."""
         job = functools.partial((context or contextvars.copy_context()).run, job)
-        return self._add(Thread(job, self._carriers.take(), name, fault, fault_rate), at_once=False)
+        return self._add(Thread(job, self._carriers.take(), name, fault, fault_rate), group, at_once=False)
 
-    def _add(self, actor: Actor, *, at_once: bool) -> Actor:
+    def _add(self, actor: Actor, group: object, *, at_once: bool) -> Actor:
         self._alive[actor] = None
+        actor.group = self.current.group if group is None and self.current is not None else group
         if at_once:
             self._step(actor)
         else:
@@ -137,11 +141,30 @@ class Simulation:
         """Let an actor that waits look again."""
         if actor.is_parked:
             actor.is_parked = False
-            self._ready.append(actor)
+            self._frozen.get(actor.group, self._ready).append(actor)
 
     def alive(self) -> list[Actor]:
         """Return the actors that have not ended."""
         return list(self._alive)
+
+    # Groups -----------------------------------------------------------------------------------------------------------
+
+    def freeze(self, group: object) -> None:
+        """Let none of the group's actors run until `thaw`, as SIGSTOP does; time goes on, and what they wait for happens.
+
+        Whoever has the turn now keeps it to its next wait.
+        """
+        if group not in self._frozen:
+            self._frozen[group] = [actor for actor in self._ready if actor.group == group]
+            self._ready = [actor for actor in self._ready if actor.group != group]
+
+    def thaw(self, group: object) -> None:
+        """Let them run again."""
+        self._ready += self._frozen.pop(group, ())
+
+    def is_nested(self) -> bool:
+        """Tell whether the running actor stands in the middle of a step of another one."""
+        return self._depth > 0
 
     # Running ----------------------------------------------------------------------------------------------------------
 
@@ -160,6 +183,8 @@ class Simulation:
     def close(self) -> None:
         """Unwind whoever is left."""
         self._preempt_rate = 0.0
+        for group in list(self._frozen):
+            self.thaw(group)
         for _ in range(100):
             for actor in self.alive():
                 actor.fault_rate, actor.thrown = 0.0, Abandoned()

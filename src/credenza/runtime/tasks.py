@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import CoroutineType
 from typing import Any
 
@@ -14,7 +14,9 @@ from ..durations import NANOSECONDS
 from ..flight import Flight, Signal, loading
 from ..state import State
 from ..steps import AGAIN, Request, give_up_late, may_begin
+from ..tiers.base import Operation, Reply, Tier
 from .base import Load
+from .gather import Gathers
 from .stage import Resumed, Stages
 from .threads import Threads
 from .workers import Workers
@@ -33,10 +35,11 @@ def is_coroutine_function(function: object) -> bool:
 class Tasks:
     """Whoever waits awaits; every load has a task of its own, so that no caller's cancellation can reach it."""
 
-    __slots__ = ("_stages", "workers")
+    __slots__ = ("_stages", "gathers", "workers")
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, gathers: Gathers | None = None) -> None:
         self.workers = workers
+        self.gathers = gathers or Gathers()
         self._stages = Stages()
 
     def stuck_loop(self) -> object:
@@ -139,6 +142,10 @@ class Tasks:
         self.workers.submit(work)
         return await future
 
+    async def exchange(self, tier: Tier, operations: Sequence[Operation], timeout_ns: int, /) -> list[Reply]:
+        """Ask the tier, together with the other tasks of the loop."""
+        return await self.gathers.of_running_loop(tier).exchange(operations, timeout_ns)
+
     async def join(self, signal: Signal, home: Any, timeout_ns: int | None, /) -> bool:  # Any: an event loop
         """Await the signal, however it is set and from wherever."""
         loop = asyncio.get_running_loop()
@@ -172,7 +179,7 @@ class _Worker:
 
     def __init__(self, tasks: Tasks, loop: asyncio.AbstractEventLoop) -> None:
         self._tasks = tasks
-        self._threads = Threads(tasks.workers)
+        self._threads = Threads(tasks.workers, tasks.gathers.threads)
         self._loop = loop
 
     def takes_over(
@@ -199,6 +206,10 @@ class _Worker:
     def stuck_loop(self) -> object:
         """See `Threads`."""
         return self._threads.stuck_loop()
+
+    async def exchange(self, tier: Tier, operations: Sequence[Operation], timeout_ns: int, /) -> list[Reply]:
+        """See `Threads`."""
+        return await self._threads.exchange(tier, operations, timeout_ns)
 
     async def join(self, signal: Signal, home: Any, timeout_ns: int | None, /) -> bool:  # Any: an event loop
         """See `Threads`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import CoroutineType
 from typing import Any
 
@@ -13,7 +13,9 @@ from ..errors import UsageError
 from ..flight import Flight, Signal, loading
 from ..state import State
 from ..steps import Request
+from ..tiers.base import Operation, Reply, Tier
 from .base import Load
+from .gather import ThreadGather
 from .workers import Workers
 
 _LOOK_AGAIN_SECONDS = 0.2
@@ -25,12 +27,14 @@ class Threads:
 
     Args:
         workers: where loads run that their leader may leave.
+        gather: puts together what threads ask of the shared tier.
     """
 
-    __slots__ = ("_workers",)
+    __slots__ = ("_gather", "_workers")
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, gather: ThreadGather | None = None) -> None:
         self._workers = workers
+        self._gather = gather or ThreadGather()
 
     def stuck_loop(self) -> object:
         """Return the event loop of this thread: a task of it could not go on while the thread waits."""
@@ -68,6 +72,10 @@ class Threads:
     async def perform(self, action: Callable[[], Any], /, *, is_async: bool) -> Any:  # Any: the user's function
         """Call it."""
         return _no_coroutine(action())
+
+    async def exchange(self, tier: Tier, operations: Sequence[Operation], timeout_ns: int, /) -> list[Reply]:
+        """Ask the tier, together with other threads."""
+        return self._gather.exchange(tier, operations, timeout_ns)
 
     async def join(self, signal: Signal, home: Any, timeout_ns: int | None, /) -> bool:  # Any: an event loop
         """Block until the signal is set, the time is over or the loop has stopped."""

@@ -1,0 +1,146 @@
+"""Keeping up with the shared tier: the proof, the leases and fences that are held, and what is owed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from ..durations import FOREVER_NS
+from ..errors import TierError
+from ..events import EventKind
+from ..memory.table import Scope
+from ..runtime.base import Waiter
+from ..sentinel import MISSING
+from ..shared.proof import MOST_NEWS
+from ..shared.shared import LEASE_MS, MILLISECOND, RENEW_NS, Barrier
+from ..state import State
+from ..tiers.base import Log, News, Operation, ReadLog, Renew, Reply
+from .exchange import note_failure, note_success, tier_of
+from .fence import note_renewal, renewal_of
+from .invalidate import deliver
+
+_SHORTEST_NS: Final = 1_000_000
+
+
+def pause_ns(state: State) -> int:
+    """Return how long the keeper may rest: a quarter of what a proof lasts, or until a tier that is away is tried again."""
+    shared = tier_of(state)
+    longest_ns = min(shared.staleness_ns // 4, RENEW_NS)
+    if not shared.breaker.is_away:
+        return max(_SHORTEST_NS, longest_ns)
+    return max(_SHORTEST_NS, shared.breaker.probe_ns - state.clock_ns())
+
+
+async def keep_up(state: State, run: Waiter) -> None:
+    """Do one round: read the log and prove memory fresh, renew what is held, deliver what is owed. Never raises `TierError`."""
+    shared = tier_of(state)
+    now_ns = state.clock_ns()
+    if shared.breaker.is_away and now_ns < shared.breaker.probe_ns:
+        return
+    staleness_ms = -(-shared.staleness_ns // MILLISECOND)
+    operations: list[Operation] = [ReadLog(shared.epoch, shared.proof.applied, MOST_NEWS, staleness_ms)]
+    leases, barriers = _due(state, now_ns)
+    operations += [Renew(name, token, LEASE_MS) for token, name in leases]
+    operations += [operation for barrier in barriers for operation in renewal_of(barrier)]
+    try:
+        replies = await run.exchange(shared.tier, operations, shared.timeout_ns)
+    except TierError as error:
+        note_failure(state, error)
+        return
+    log: Log | TierError = replies[0]
+    if isinstance(log, TierError):
+        note_failure(state, log)
+        return
+    note_success(state)
+    _follow(state, log, now_ns)
+    _note_renewals(state, leases, barriers, replies[1:], now_ns)
+    if shared.owed and now_ns >= shared.ripe_ns:
+        await _deliver_owed(state, run)
+
+
+def _due(state: State, now_ns: int) -> tuple[list[tuple[bytes, bytes]], list[Barrier]]:
+    """Return the leases and the fences that are to be renewed now."""
+    shared = tier_of(state)
+    with state.lock:
+        leases: list[tuple[bytes, bytes]] = []
+        if now_ns - shared.renewed_ns >= RENEW_NS:
+            shared.renewed_ns = now_ns
+            leases = list(shared.leases.items())
+        barriers = [each for each in shared.barriers.values() if now_ns - each.held_ns >= 3 * RENEW_NS]
+    return leases, barriers
+
+
+def _follow(state: State, log: Log, noted_ns: int) -> None:
+    """Apply what others announced; from `noted_ns` on the proof holds."""
+    shared = tier_of(state)
+    shared.compare_clocks(log.head.now_ms, noted_ns, state.clock_ns())
+    with state.lock:
+        was_known = shared.proof.head is not None
+        news = shared.proof.follow(log)
+        shared.note_head(log.head)
+        for each in news or ():
+            shared.forget_tags(each.tags)
+        if news is None or any(each.clears for each in news):
+            shared.forget_tags(tuple(shared.stamps))
+    if news is None:
+        state.clear(EventKind.RESYNCED if was_known else EventKind.CLEARED)
+    else:
+        _obey(state, news)
+    with state.lock:
+        shared.known_until_ns = noted_ns + shared.staleness_ns
+        state.table.fresh_until_ns = shared.known_until_ns if shared.needs_proof else FOREVER_NS
+
+
+def _obey(state: State, news: Sequence[News]) -> None:
+    """Forget here what others have announced. The proof that memory is fresh is renewed after that."""
+    shared = tier_of(state)
+    if any(each.clears for each in news):
+        state.clear()
+        return
+    keys = [shared.names.key(name) for each in news for name in each.names]
+    if keys:
+        state.invalidate(key for key in keys if key is not MISSING)
+    tags = [shared.names.tag_of(tag) for each in news for tag in each.tags]
+    if tags:
+        state.invalidate_tags(tags)
+    for tag in tags:
+        scope = shared.names.scopes.get(tag[1:]) if isinstance(tag, str) and tag.startswith("\0") else None
+        if isinstance(scope, Scope):
+            state.clear_scope(scope)
+
+
+def _note_renewals(
+    state: State,
+    leases: list[tuple[bytes, bytes]],
+    barriers: list[Barrier],
+    replies: list[Reply],
+    held_ns: int,
+) -> None:
+    """Forget leases that are gone; say which fences are."""
+    shared = tier_of(state)
+    with state.lock:
+        for (token, _), reply in zip(leases, replies, strict=False):
+            if reply is False:
+                shared.leases.pop(token, None)
+    start = len(leases)
+    for barrier in barriers:
+        end = start + len(barrier.names) + len(barrier.tags)
+        note_renewal(state, barrier, replies[start:end], held_ns)
+        start = end
+
+
+async def _deliver_owed(state: State, run: Waiter) -> None:
+    shared = tier_of(state)
+    with state.lock:
+        number, debt = shared.owed.debt()
+    try:
+        await deliver(state, run, debt)
+    except TierError:
+        return
+    with state.lock:
+        shared.owed.settle(number, debt)
+    if state.events.listeners:
+        for name in debt.names:
+            state.events.emit(EventKind.DELIVERED, shared.names.key(name))
+        if debt.tags or debt.clears:
+            state.events.emit(EventKind.DELIVERED)

@@ -1,0 +1,184 @@
+"""Looking keys up in the shared tier."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Final
+
+from ..codec import SEEN_BYTES, Envelope, Unreadable
+from ..errors import TierError
+from ..events import EventKind
+from ..memory.entry import Entry
+from ..memory.table import Scope
+from ..runtime.base import Waiter
+from ..sentinel import MISSING
+from ..shared.shared import MILLISECOND, Knowledge, Shared, scope_tag
+from ..state import State, entry_until
+from ..steps import Request, give_up_look
+from ..tiers.base import VALUE_HEADER_BYTES, Get, Head, OpenTag, Operation, ReadHead, Reply, Stamp
+from ..tiers.records import is_fenced, stamp_of
+from .exchange import exchange, tier_of
+
+_FOREVER_MS: Final = 1 << 52
+
+
+async def look_up(state: State, run: Waiter, requests: Sequence[Request]) -> None:
+    """Look the requests' keys up, in one round trip if none of their tags is unknown; put what is there into `found`.
+
+    The requests have begun their look (`Move.LOOK`); it is for `approach` to end it. What the tier does not answer is
+    not there (E1).
+    """
+    timeout_ns = min(requests[0].tier_ns or tier_of(state).timeout_ns, tier_of(state).timeout_ns)
+    try:
+        records, knowledge = await _fetch(state, run, requests, timeout_ns)
+        for request, record in zip(requests, records, strict=True):
+            if record[:1] == b"V":
+                await _find(state, run, request, record, knowledge)
+            elif record and record[:1] not in b"LB":
+                tell_unreadable(state, request.key, "it is no record of a cache")
+    except TierError:
+        return
+    except BaseException:
+        for request in requests:
+            give_up_look(state, request)
+        raise
+
+
+async def _fetch(
+    state: State, run: Waiter, requests: Sequence[Request], timeout_ns: int
+) -> tuple[Sequence[bytes], Knowledge]:
+    """Return the records, and what tells whether they are current."""
+    shared = tier_of(state)
+    operations: list[Operation] = [Get(shared.names.record(request.key)) for request in requests]
+    now_ns = state.clock_ns()
+    knowledge = shared.knowledge(now_ns)
+    if knowledge is not None:
+        replies = await exchange(state, run, operations, timeout_ns)
+        return _bytes(replies), knowledge
+    tags = tuple(dict.fromkeys(tag for request in requests for tag in tag_names(shared, request.tags, request.key)))
+    operations += [ReadHead(shared.epoch), *map(Get, tags)]
+    replies = await exchange(state, run, operations, timeout_ns)
+    count = len(requests)
+    head = replies[count]
+    if isinstance(head, TierError):
+        raise head
+    if shared.offset_ms is None:
+        shared.compare_clocks(head.now_ms, now_ns, state.clock_ns())
+    return _bytes(replies[:count]), Knowledge(head, stamps_of(tags, replies[count + 1 :], head.now_ms))
+
+
+def _bytes(replies: Sequence[Reply]) -> Sequence[bytes]:
+    """Return the records; one that could not be read is not there."""
+    return [b"" if isinstance(reply, TierError) else reply for reply in replies]
+
+
+async def _find(state: State, run: Waiter, request: Request, record: bytes, knowledge: Knowledge) -> None:
+    """Put the value of a record into `request.found` if it is readable and current."""
+    found = await read_value(state, run, request, record, knowledge)
+    if found is not None:
+        request.found, request.found_tags = found
+
+
+async def read_value(
+    state: State, run: Waiter, request: Request, record: bytes, knowledge: Knowledge
+) -> tuple[Entry, tuple[object, ...]] | None:
+    """Return the entry of a `V` and its tags, or None if it is unreadable or not current; note what would replace it."""
+    shared = tier_of(state)
+    request.seen = record[VALUE_HEADER_BYTES : VALUE_HEADER_BYTES + SEEN_BYTES]
+    request.replaces_readable = False
+    typed = request.typed or shared.codec.of(MISSING)
+    name = shared.names.record(request.key)
+    try:
+        envelope = typed.unpack(name, record, VALUE_HEADER_BYTES)
+    except Unreadable as error:
+        tell_unreadable(state, request.key, str(error))
+        return None
+    if envelope.tags:
+        knowledge = await learn_tags(state, run, envelope.tags, knowledge)
+    is_owed = bool(shared.owed) and any(map(shared.owed.owes_tag, envelope.tags))
+    if is_owed or not knowledge.is_current(envelope.stamp, envelope.tags):
+        return None
+    entry = _entry(state, request, envelope)
+    if entry is None:
+        return None
+    entry.seen = request.seen
+    request.replaces_readable = True
+    request.found_is_kept = (
+        envelope.is_same_type
+    )  # else memory would hand out to others what was decoded to another type
+    tags = tuple(shared.names.tag_of(tag) for tag in envelope.tags)
+    if _has_scope(request.key):
+        own = scope_tag(request.key[0])  # type: ignore[index]  # a key with a scope is a pair
+        tags = tuple(tag for tag in tags if tag != own)
+    return entry, tags
+
+
+def _entry(state: State, request: Request, envelope: Envelope) -> Entry | None:
+    """Return the entry of what was read, aged by the tier's clock; None if it is past its time."""
+    shared = tier_of(state)
+    now_ns = state.clock_ns()
+    age_ms = max(0, shared.latest_ms(now_ns) - envelope.stored_ms)
+    stored_ns = now_ns - age_ms * MILLISECOND
+    fresh_ns = stored_ns + min(envelope.fresh_ms, _FOREVER_MS) * MILLISECOND
+    policy, load_ns = request.policy, envelope.load_ms * MILLISECOND
+    entry = entry_until(
+        state, request.key, envelope.value, policy, stored_ns, fresh_ns, load_ns, is_absent=envelope.is_absent
+    )
+    if not envelope.stale_ms:
+        entry.expire_ns = fresh_ns  # as the server's expiry would have it
+    return entry if now_ns < entry.expire_ns else None
+
+
+async def learn_tags(state: State, run: Waiter, tags: Iterable[bytes], knowledge: Knowledge) -> Knowledge:
+    """Return `knowledge` with the stamps of all `tags`, asked for if need be, and remembered."""
+    missing = [tag for tag in tags if tag not in knowledge.stamps]
+    if not missing:
+        return knowledge
+    shared = tier_of(state)
+    reads = shared.tag_reads
+    stamps = await read_tags(state, run, missing, knowledge.head)
+    with state.lock:
+        if state.clock_ns() < shared.known_until_ns:
+            shared.remember_tags(stamps, reads)
+    return Knowledge(knowledge.head, {**{tag: knowledge.stamps.get(tag) for tag in tags}, **stamps})
+
+
+async def read_tags(state: State, run: Waiter, tags: Sequence[bytes], head: Head) -> dict[bytes, Stamp | None]:
+    """Return the stamps of `tags`; a tag without a record gets one, as old as `head`. None for one behind a fence."""
+    shared = tier_of(state)
+    stamp = Stamp(head.epoch, head.sequence)
+    replies = await exchange(state, run, [OpenTag(tag, stamp) for tag in tags], shared.timeout_ns)
+    known = stamps_of(tags, replies, head.now_ms)
+    return {tag: known.get(tag) for tag in tags}
+
+
+def stamps_of(tags: Iterable[bytes], replies: Iterable[Reply], now_ms: int) -> dict[bytes, Stamp | None]:
+    """Return the stamps of the tags that have a record; None for one behind a fence, or that could not be read."""
+    stamps: dict[bytes, Stamp | None] = {}
+    for tag, reply in zip(tags, replies, strict=True):
+        if isinstance(reply, TierError):
+            stamps[tag] = None
+            continue
+        stamp = stamp_of(reply)
+        if stamp is not None:
+            stamps[tag] = None if is_fenced(reply, now_ms) else stamp
+    return stamps
+
+
+def tag_names(shared: Shared, tags: Iterable[object], key: Hashable = None) -> tuple[bytes, ...]:
+    """Return the names of the tags' records, with that of the function whose key it is."""
+    named = [shared.names.tag(str(tag)) for tag in tags]
+    if _has_scope(key):
+        named.append(shared.names.tag(scope_tag(key[0])))  # type: ignore[index]  # a key with a scope is a pair
+    return tuple(dict.fromkeys(named))
+
+
+def _has_scope(key: Hashable) -> bool:
+    """Tell whether the key is one of a function that keeps its entries on a shelf of their own."""
+    return type(key) is tuple and len(key) == 2 and type(key[0]) is Scope
+
+
+def tell_unreadable(state: State, key: Hashable, why: str) -> None:
+    """Say that a record is not one that can be used (E3)."""
+    if state.events.listeners:
+        state.events.emit(EventKind.UNREADABLE, key, why)
