@@ -100,7 +100,9 @@ class State:
             self.check_open()
             self.fences.disturb(key)
             self.flights.pop(key, None)
-            if look is not None and not self.end_look(key, look):
+            is_newest = look is None or self.end_look(key, look)
+            self.looks.pop(key, None)  # others have looked up what was there before
+            if not is_newest:
                 self.table.remove(key)
                 kind = EventKind.REFUSED
             elif self.fences.covers(key, tags) or not self.table.fits(entry.weight):

@@ -235,7 +235,7 @@ def may_share(state: State, flight: Flight, request: Request) -> bool:
     """Tell whether the value of a flight will do for a caller that joined it, by what the shared tier has shown."""
     if request.place <= flight.seal:
         return True
-    return state.shared is not None and request.boarded_ns - flight.sealed_ns <= state.shared.allowance_ns
+    return state.shared is not None and request.boarded_ns - flight.sealed_ns < state.shared.allowance_ns
 
 
 def give_up_look(state: State, request: Request) -> None:

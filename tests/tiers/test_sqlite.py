@@ -371,15 +371,16 @@ def test_directory_that_appears_later_is_used_then(open_: OpenTier, path: Path, 
 
 
 def test_file_locked_by_a_stopped_process_is_an_error_in_time(open_: OpenTier, path: Path) -> None:
-    """Looking up goes on, writing fails after its timeout and works again after the lock."""
+    """Looking up goes on, writing is refused after its timeout and works again after the lock."""
     tier = open_()
     one(tier, put(N, b"1", LONG_MS))
     with writing(path):
         assert one(tier, Get(N), SOON_NS) == value_record(b"1")
-        with pytest.raises(TierError, match="locked"):
-            one(tier, put(N, b"2", LONG_MS), SOON_NS)
-        with pytest.raises(TierError):
-            run(tier.perform_async([put(N, b"2", LONG_MS)], SOON_NS))
+        refused = one(tier, put(N, b"2", LONG_MS), SOON_NS)
+        assert isinstance(refused, TierError)
+        assert "locked" in str(refused)
+        (refused,) = run(tier.perform_async([put(N, b"2", LONG_MS)], SOON_NS))
+        assert isinstance(refused, TierError)
         assert run(tier.perform_async([Get(N)], SOON_NS)) == [value_record(b"1")]
     assert tier.perform([put(N, b"3", LONG_MS), Get(N)], TIMEOUT_NS) == [True, value_record(b"3")]
 
@@ -408,15 +409,13 @@ def test_writer_in_line_behind_another_thread_gives_up_in_time(open_: OpenTier, 
     one(tier, put(N, b"1", LONG_MS))
 
     def is_refused(timeout_ns: int) -> None:
-        with pytest.raises(TierError):
-            one(tier, put(N, b"2", LONG_MS), timeout_ns)
+        assert isinstance(one(tier, put(N, b"2", LONG_MS), timeout_ns), TierError)
 
     with writing(path):
         first = threading.Thread(target=is_refused, args=(10 * SOON_NS,))
         first.start()
         wait_until(tier._writing.locked, "the first writer to wait")
-        with pytest.raises(TierError, match="other threads"):
-            one(tier, put(N, b"3", LONG_MS), SOON_NS // 10)
+        assert "other threads" in str(one(tier, put(N, b"3", LONG_MS), SOON_NS // 10))
         first.join(DEADLINE)
 
 

@@ -22,6 +22,9 @@ from .look import read_tags, read_value, stamps_of, tag_names
 _MOST_ATTEMPTS: Final = 4
 """How often a lease is asked for anew because the record has become another value meanwhile."""
 
+_REFUSAL_NS: Final = 1_000_000_000
+"""So long no lease is asked for after a tier has refused to store: one that is full or locked would keep everybody waiting."""
+
 _LONGEST_MS: Final = 366 * 24 * 3600 * 1000
 """Every record has an expiry; this is that of a value that never expires."""
 
@@ -86,11 +89,12 @@ def seal(state: State, boardings: Sequence[Boarding]) -> None:
 async def ask(state: State, run: Waiter, boardings: Sequence[Boarding]) -> None:
     """Ask for leases, and set every berth; end the flights of those whose value the tier has."""
     shared = tier_of(state)
+    is_refusing = shared.is_refusing and state.clock_ns() - shared.refused_ns < _REFUSAL_NS
     asking = []
     for boarding in boardings:
         request = boarding.request
         boarding.name = boarding.name or shared.names.record(request.key)
-        if request.flight.is_fenced or not shared.may_ask(request.key):
+        if request.flight.is_fenced or is_refusing or not shared.may_ask(request.key):
             boarding.berth = Berth.BYPASS
         else:
             asking.append(boarding)
@@ -121,6 +125,7 @@ async def _ask_once(state: State, run: Waiter, boardings: Sequence[Boarding]) ->
     replies = await exchange(state, run, operations, shared.timeout_ns)
     head: Head | TierError = replies[len(boardings)]
     if isinstance(head, TierError):
+        note_refusal(state, head)
         raise head
     if shared.offset_ms is None:
         shared.compare_clocks(head.now_ms, sent_ns, state.clock_ns())

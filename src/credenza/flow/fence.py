@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Final
 
 from ..codec import TypedCodec
@@ -17,7 +17,7 @@ from ..state import State
 from ..tiers.base import LOST, STORED, Announce, Clear, Fence, Head, MarkTag, OpenTag, Operation, Reply, Stamp
 from .board import pack
 from .exchange import exchange, tier_of
-from .invalidate import announced, check, deliver, names_of, owe, read_head, wait_for_proofs
+from .invalidate import announced, check, deliver, names_of, owe, perform_all, read_head, wait_for_proofs
 from .look import tag_names
 
 _log = logging.getLogger("credenza")
@@ -142,43 +142,41 @@ def abandon_fence(state: State, barrier: Barrier) -> None:
 
 
 async def lower_fence(
-    state: State,
-    run: Waiter,
-    barrier: Barrier,
-    written: Written | None = None,
-) -> bool:
-    """End a write: what it wrote is invalid everywhere, or replaced by the value that was written. Never raises `TierError`.
-
-    Returns whether memory may keep that value.
+    state: State, run: Waiter, barrier: Barrier, written: Sequence[Written] = ()
+) -> Collection[Hashable]:
+    """End a write: what it wrote is invalid everywhere, or replaced by the values that were written. Never raises `TierError`.
 
     Args:
         state: the cache.
         run: the caller's colour.
         barrier: what `raise_fence` returned.
-        written: what write-through stores, if nobody else wrote meanwhile (I5).
+        written: what write-through stores, where nobody else wrote meanwhile (I5).
+
+    Returns the keys of the values that memory may keep.
     """
     shared = tier_of(state)
+    keys = [entry.key for _, entry, _ in written]
     with state.lock:
         shared.barriers.pop(barrier.writer, None)
     if not (barrier.names or barrier.tags):
-        return True
+        return keys
     if barrier.is_owed or not shared.needs_proof:
         owe(state, barrier.keys, barrier.tags)
-        return not shared.needs_proof
+        return () if shared.needs_proof else keys
     try:
         if not shared.has_fences:
             await deliver(state, run, Debt(barrier.names, barrier.tags, clears=False))
-            return True
+            return keys
         replies = await _clear(state, run, barrier, written)
-        if LOST in replies[: len(barrier.names)]:
+        if LOST in replies:
             await _make_up(state, run, barrier)
     except TierError:
         owe(state, barrier.keys, barrier.tags)
-        return False
+        return ()
     except BaseException:
         owe(state, barrier.keys, barrier.tags)
         raise
-    return STORED in replies
+    return [key for key, reply in zip(barrier.keys, replies, strict=True) if reply == STORED]
 
 
 async def _make_up(state: State, run: Waiter, barrier: Barrier) -> None:
@@ -190,30 +188,50 @@ async def _make_up(state: State, run: Waiter, barrier: Barrier) -> None:
         await wait_for_proofs(state, run)
 
 
-async def _clear(state: State, run: Waiter, barrier: Barrier, written: Written | None) -> list[Reply]:
-    """Take the writer out from behind the fences, with the tags marked anew: the write is committed now."""
+async def _clear(state: State, run: Waiter, barrier: Barrier, written: Sequence[Written]) -> list[Reply]:
+    """Take the writer out from behind the fences; return the replies to that.
+
+    The tags are marked anew, since the write is committed now, and announced, so that what is loaded from here on is later
+    than that.
+    """
     shared = tier_of(state)
-    before: list[Operation] = []
-    envelopes: dict[bytes, tuple[bytes, int]] = {}
-    if written is not None and barrier.head is not None and shared.offset_ms is not None:
-        typed, entry, tags = written
-        stamp = Stamp(barrier.head.epoch, barrier.head.sequence)
-        name = barrier.keys[entry.key]
-        packed = pack(state, typed, name, entry, tags, stamp)
-        if packed is not None:
-            envelopes[name] = packed
-            before = [OpenTag(tag, stamp) for tag in tag_names(shared, tags, entry.key)]
-    operations: list[Operation] = []
+    operations, envelopes = _envelopes(state, barrier, written)
+    first = len(operations)
     for name in barrier.names:
         envelope, life_ms = envelopes.get(name, (b"", 0))
         operations.append(Clear(name, barrier.writer, envelope, life_ms))
+    last = len(operations)
     if barrier.tags:
         head = await read_head(state, run)
         stamp = Stamp(head.epoch, head.sequence + 1)
         operations += [MarkTag(tag, stamp, leaves=barrier.writer) for tag in barrier.tags]
-    replies = await exchange(state, run, [*before, *operations], shared.timeout_ns)
-    check(state, replies)
-    return replies[len(before) :]
+        operations.append(Announce(shared.epoch, shared.sender, (), barrier.tags))
+        replies = await perform_all(state, run, operations)
+        with state.lock:
+            shared.forget_tags(barrier.tags)
+    else:
+        replies = await exchange(state, run, operations, shared.timeout_ns)
+        check(state, replies)
+    return replies[first:last]
+
+
+def _envelopes(
+    state: State, barrier: Barrier, written: Sequence[Written]
+) -> tuple[list[Operation], dict[bytes, tuple[bytes, int]]]:
+    """Return what opens the tags of the written values, and their envelopes by name."""
+    shared = tier_of(state)
+    opening: list[Operation] = []
+    envelopes: dict[bytes, tuple[bytes, int]] = {}
+    if barrier.head is None or shared.offset_ms is None:
+        return opening, envelopes
+    stamp = Stamp(barrier.head.epoch, barrier.head.sequence)
+    for typed, entry, tags in written:
+        name = barrier.keys[entry.key]
+        packed = pack(state, typed, name, entry, tags, stamp)
+        if packed is not None:
+            envelopes[name] = packed
+            opening += [OpenTag(tag, stamp) for tag in tag_names(shared, tags, entry.key)]
+    return opening, envelopes
 
 
 def may_have_committed(error: BaseException) -> bool:

@@ -80,14 +80,14 @@ async def _put(
 
 async def _put_behind_fence(state: State, run: Waiter, written: Sequence[Written]) -> None:
     """Store values that no process's memory contradicts when they are seen: after all proofs from before are over."""
-    for each in written:
-        permit = state.enter_fence((each[1].key,), ())
-        may_keep = False
-        try:
-            barrier = await raise_fence(state, run, permit.keys, ())
-            may_keep = await lower_fence(state, run, barrier, each)
-        finally:
-            state.leave_fence(permit, each[1] if may_keep else None, each[2])
+    permits = [state.enter_fence((entry.key,), ()) for _, entry, _ in written]
+    kept: Collection[Hashable] = ()
+    try:
+        barrier = await raise_fence(state, run, [entry.key for _, entry, _ in written], ())
+        kept = await lower_fence(state, run, barrier, written)
+    finally:
+        for permit, (_, entry, tags) in zip(permits, written, strict=True):
+            state.leave_fence(permit, entry if entry.key in kept else None, tags)
 
 
 def _forget_looks(state: State, looks: Mapping[Hashable, Look | None]) -> None:

@@ -84,7 +84,9 @@ class Write:
             abandon_fence(self._state, barrier)
             return False
         typed, entry, tags = made
-        return await lower_fence(self._state, self._run, barrier, None if entry is None else (typed, entry, tags))
+        written = () if entry is None else ((typed, entry, tags),)
+        kept = await lower_fence(self._state, self._run, barrier, written)
+        return entry is not None and entry.key in kept
 
 
 async def write(

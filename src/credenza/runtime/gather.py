@@ -207,7 +207,9 @@ class LoopGather:
         self._is_late = False
         self._alarm = loop.call_at(due, self._give_up, loop, task, due)
         try:
-            return await self._tier.perform_async(operations, 10 * timeout_ns)
+            return await self._tier.perform_async(
+                operations, timeout_ns * 4 // 5
+            )  # it is to give up first, and say why
         except asyncio.CancelledError:
             if not self._is_late:
                 raise

@@ -323,7 +323,11 @@ class Tier(Protocol):
         ...
 
     async def perform_async(self, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
-        """Do as `perform` on the running event loop, without blocking it. May be cancelled at any time."""
+        """Do as `perform` on the running event loop, without blocking it. May be cancelled at any time.
+
+        The caller bounds the time precisely, and cancels; the tier itself is patient with a loop that is busy, whose timers
+        come late while replies wait to be read.
+        """
         ...
 
     def watch(self, after: int, timeout_ns: int) -> None:

@@ -12,8 +12,8 @@ import sqlite3
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
 from ..base import TierError
@@ -56,10 +56,10 @@ class Links:
         self.path = path
         self._prepare = prepare
         self._most = most
-        self._idle: SimpleQueue[Link] = SimpleQueue()
+        self._idle: deque[Link] = deque()  # taking and giving back are atomic: a look-up takes no lock
         self._open: set[Link] = set()  # only added to with the gate held
         self._gate = threading.Lock()  # who holds it opens connections, or keeps others from it
-        self._line = threading.Lock()  # guards `_waiting`
+        self._returned = threading.Condition(threading.Lock())  # guards `_waiting`
         self._waiting = 0  # threads that wait for a connection; while there are any, nobody jumps the queue
         self._checked_ns = 0
         self._is_forking = False  # then the gate is held, and connections are given back but not taken
@@ -70,8 +70,8 @@ class Links:
         if self._waiting:
             return None
         try:
-            link = self._idle.get_nowait()
-        except Empty:
+            link = self._idle.pop()
+        except IndexError:
             return None
         now_ns = time.monotonic_ns()
         if self._is_forking or now_ns - self._checked_ns > _CHECK_NS:
@@ -99,7 +99,10 @@ class Links:
         if link.is_retired:
             self.throw_away(link)
         else:
-            self._idle.put(link)
+            self._idle.append(link)
+            if self._waiting:
+                with self._returned:
+                    self._returned.notify()
 
     def throw_away(self, link: Link) -> None:
         """Close a connection that may be in any state. Until that is done it counts as open: a fork waits for it."""
@@ -118,8 +121,8 @@ class Links:
             link.is_retired = True
         while True:
             try:
-                self.throw_away(self._idle.get_nowait())
-            except Empty:
+                self.throw_away(self._idle.pop())
+            except IndexError:
                 return
 
     def _another(self, deadline_ns: int) -> Link | None:
@@ -141,15 +144,17 @@ class Links:
     def _spared(self, deadline_ns: int) -> Link | None:
         """Wait for a connection that somebody gives back, for a little while: somebody may also close one."""
         left = max(0, deadline_ns - time.monotonic_ns()) / 1_000_000_000
-        with self._line:
-            self._waiting += 1
-        try:
-            return self._if_current(self._idle.get(timeout=min(left, _PATIENCE)))
-        except Empty:
-            return None
-        finally:
-            with self._line:
+        with self._returned:
+            self._waiting += 1  # before the look at `_idle`, as who gives back looks at it afterwards
+            try:
+                if not self._idle:
+                    self._returned.wait(min(left, _PATIENCE))
+                link = self._idle.pop()
+            except IndexError:
+                return None
+            finally:
                 self._waiting -= 1
+        return self._if_current(link)
 
     def _if_current(self, link: Link) -> Link | None:
         """Return `link` if its file is still the one at the path; else close it, for deleted files learn no news."""
@@ -168,9 +173,9 @@ class Links:
         self._is_forking = self._gate.acquire(timeout=_FORK_PATIENCE_NS / 1_000_000_000)
         while self._open and time.monotonic_ns() < patience_ns:
             try:
-                self.throw_away(self._idle.get(timeout=_PAUSE))
-            except Empty:
-                pass
+                self.throw_away(self._idle.pop())
+            except IndexError:
+                time.sleep(_PAUSE)
 
     def after_in_parent(self) -> None:
         """Let connections be opened again."""
@@ -183,8 +188,8 @@ class Links:
         if self._open or not self._is_forking:
             self._is_spoilt = True
             _inherited.extend(self._open)
-        self._idle, self._open, self._is_forking, self._waiting = SimpleQueue(), set(), False, 0
-        self._gate, self._line = threading.Lock(), threading.Lock()
+        self._idle, self._open, self._is_forking, self._waiting = deque(), set(), False, 0
+        self._gate, self._returned = threading.Lock(), threading.Condition(threading.Lock())
 
 
 class Forkable(Protocol):

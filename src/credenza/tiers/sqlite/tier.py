@@ -30,6 +30,14 @@ _WATCH_NS: Final = 1_000_000_000
 _BROKEN: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+_PATIENCE = 0.5
+"""So much later than its thread an event loop gives up: the thread is to say first what is wrong."""
+
+
+class Busy(TierError):
+    """Somebody else kept the file locked for all the time that there was."""
+
+
 class SqliteTier:
     """One SQLite file in WAL mode that processes of one machine share.
 
@@ -91,7 +99,7 @@ class SqliteTier:
                 return replies
         work = self._submitted(operations, time.monotonic_ns() + timeout_ns)
         try:
-            async with asyncio.timeout(timeout_ns / 1_000_000_000):
+            async with asyncio.timeout(timeout_ns / 1_000_000_000 + _PATIENCE):
                 return await asyncio.wrap_future(work)
         except TimeoutError:
             raise self._late() from None
@@ -207,8 +215,14 @@ class SqliteTier:
                 return self._on_link(self._links, lambda connection: self._read(connection, operations), deadline_ns)
             except NeedsWriting:
                 pass
+        try:
+            return self._write_in_turn(operations, deadline_ns)
+        except Busy as error:  # the file can be read, so it is not away: it refuses
+            return [error] * len(operations)
+
+    def _write_in_turn(self, operations: Sequence[Operation], deadline_ns: int) -> list[Reply]:
         if not self._writing.acquire(timeout=max(0, deadline_ns - time.monotonic_ns()) / 1_000_000_000):
-            raise TierError(f"the cache file {self.path!r} is busy: other threads write to it")
+            raise Busy(f"the cache file {self.path!r} is busy: other threads write to it")
         try:
             return self._on_link(
                 self._writer, lambda connection: self._write(connection, operations, deadline_ns), deadline_ns
@@ -266,7 +280,8 @@ class SqliteTier:
                     time.sleep(_PAUSE)
                     continue
                 self._replace_if_broken(link, error, deadline_ns)
-                raise TierError(f"the cache file {self.path!r} did not do what it was asked: {error}") from error
+                kind = Busy if is_busy(error) else TierError
+                raise kind(f"the cache file {self.path!r} did not do what it was asked: {error}") from error
             except BaseException:
                 links.throw_away(link)
                 raise
