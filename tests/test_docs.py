@@ -6,7 +6,8 @@ in the event loop of its page, as in `python -m asyncio`. Two comments at the en
     expression      # -> what repr() of the result (or print) shows; "..." stands for anything
     statement       # raises LoadTimeout: the beginning of its message
 
-A block that cannot run has the title "Not run: <reason>", which readers see too. Their number is pinned below.
+A block that cannot run has the title "Not run: <reason>", which readers see too. Their number is pinned below. A page that
+speaks of the environment variable REDIS_URL finds a server there, and is skipped where there is none.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any  # Any: the namespace of a page
 
 import pytest
+from tests.support.servers import NoServerError, running_redis
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -158,11 +160,26 @@ def namespace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]
     return vars(module)
 
 
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """The address of an empty server."""
+    try:
+        with running_redis() as server:
+            yield server.url
+    except NoServerError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # the page about forks
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_page_runs(path: Path, namespace: dict[str, Any]) -> None:
+def test_page_runs(
+    path: Path, namespace: dict[str, Any], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each example of the page runs and shows what the page says."""
-    run_page(path, path.read_text("utf-8"), namespace)
+    text = path.read_text("utf-8")
+    if "REDIS_URL" in text:
+        monkeypatch.setenv("REDIS_URL", request.getfixturevalue("redis_url"))
+    run_page(path, text, namespace)
 
 
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)

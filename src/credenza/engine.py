@@ -52,7 +52,7 @@ class Fetched(Generic[V]):
 
     Attributes:
         value: the value.
-        status: "hit", "miss", "stale", "joined" or "bypass"; see `Status`.
+        status: "hit", "shared", "miss", "stale", "joined" or "bypass"; see `Status`.
         age: how long ago it was stored, in seconds; 0.0 if it was loaded for this call.
         load_time: how long its load took, in seconds; 0.0 if it was at hand.
     """
