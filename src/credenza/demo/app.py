@@ -10,24 +10,28 @@ from pathlib import Path
 from typing import Any  # decoded JSON
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from credenza import NotFound
+from credenza import FenceLost, NotFound, TierError
 
+from .client import Client
 from .disconnect import ClientGone, while_connected
 from .edits import parse_edit, parse_id
-from .errors import BadRequest, DatabaseFailed
+from .errors import BadRequest, DatabaseFailed, DemoError
 from .live import Events
 from .service import Found, ProfileService
-from .stampede import stampede
+from .stampede import Herd, stampede, through_app, through_network
 
 _log = logging.getLogger("credenza.demo")
 _STATIC = Path(__file__).parent / "static"
 _LARGEST_BODY = 16_384
+_PUBLISH_EVERY = 0.1
 _CLIENT_GONE = 499  # nobody reads it; access logs do
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -39,22 +43,27 @@ _PAGE_HEADERS = {
 Find = Callable[[int], Awaitable[Found]]
 
 
-def make_app(service: ProfileService, *, is_stopping: Callable[[], bool] = lambda: False) -> Starlette:
+def make_app(
+    service: ProfileService, *, address: str | None = None, is_stopping: Callable[[], bool] = lambda: False
+) -> ASGIApp:
     """Return the ASGI application.
 
     Args:
         service: closed with the application.
+        address: where all workers are reached, None if this is the only one.
         is_stopping: tells that the server wants to stop, so that endless answers end; a server that waits for them
             would wait for ever.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        publishing = asyncio.create_task(_keep_publishing(service))
         yield
+        publishing.cancel()
         await asyncio.to_thread(service.close)
 
-    handlers = _Handlers(service)
-    return Starlette(
+    handlers = _Handlers(service, address)
+    app = Starlette(
         routes=[
             Route("/", _page),
             Route("/user", handlers.get_user, methods=["GET"]),
@@ -71,19 +80,44 @@ def make_app(service: ProfileService, *, is_stopping: Callable[[], bool] = lambd
             DatabaseFailed: _database_failed,
             NotFound: _not_found,
             ClientGone: _client_gone,
+            DemoError: _stampede_failed,
+            FenceLost: _cache_away,
+            TierError: _cache_away,
             HTTPException: _http_exception,
             Exception: _unexpected,
         },
         lifespan=lifespan,
     )
+    return _signed(app, service.seat.name)
+
+
+def _signed(app: ASGIApp, worker: str) -> ASGIApp:
+    """Let every answer say which worker it comes from."""
+
+    async def signed(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_signed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Worker"] = worker
+            await send(message)
+
+        await app(scope, receive, send_signed)
+
+    return signed
+
+
+async def _keep_publishing(service: ProfileService) -> None:
+    """Show this worker's counters to those who are asked for the sums."""
+    while service.seat.board.workers > 1:
+        service.publish()
+        await asyncio.sleep(_PUBLISH_EVERY)
 
 
 class _Handlers:
     """The endpoints, around one service."""
 
-    def __init__(self, service: ProfileService) -> None:
+    def __init__(self, service: ProfileService, address: str | None) -> None:
         self._service = service
-        self._is_stampede_running = False
+        self._address = address
 
     async def get_user(self, request: Request) -> Response:
         return await self._answer(request, self._service.find)
@@ -101,7 +135,7 @@ class _Handlers:
     async def expire(self, request: Request) -> Response:
         user_id = parse_id(request.query_params.get("id"))
         await self._service.expire(user_id)
-        await self._service.expire_unprotected(user_id)
+        self._service.forget_unprotected()
         return Response(status_code=204)
 
     async def stampede(self, request: Request) -> Response:
@@ -109,23 +143,38 @@ class _Handlers:
         protection = request.query_params.get("protection", "on")
         if protection not in ("on", "off"):
             raise BadRequest("protection must be on or off", field="protection")
-        if self._is_stampede_running:
+        seat = self._service.seat
+        if seat.board.total("stampedes"):
             raise HTTPException(409, "a stampede is running already")
-        self._is_stampede_running = True
+        seat.put("stampedes", 1)
         try:
             if protection == "on":
                 path = "/user"
                 await self._service.expire(user_id)
             else:
                 path = "/unprotected/user"
-                await self._service.expire_unprotected(user_id)
-            run = stampede(request.app, path, user_id=user_id, database=self._service.database)
+                self._service.forget_unprotected()
+            run = stampede(
+                self._herd(request.app), path, user_id=user_id, queries=lambda: int(seat.board.total("queries"))
+            )
             return _json(dataclasses.asdict(await while_connected(request, run)))
         finally:
-            self._is_stampede_running = False
+            seat.put("stampedes", 0)
+
+    def _herd(self, app: ASGIApp) -> Herd:
+        """Return what sends many requests: to all workers through the network, to a single one without sockets."""
+        return through_app(app) if self._address is None else through_network(Client(self._address))
 
     async def stats(self, request: Request) -> Response:
-        return _json({**self._service.counters(), "settings": self._service.settings.facts()})
+        service = self._service
+        return _json(
+            {
+                **service.counters(),
+                "settings": service.settings.facts(),
+                "workers": service.settings.workers,
+                "queries_by_worker": service.queries_by_worker(),
+            }
+        )
 
     async def _answer(self, request: Request, find: Find) -> Response:
         user_id = parse_id(request.query_params.get("id"))
@@ -181,6 +230,15 @@ async def _database_failed(request: Request, exc: Exception) -> Response:
 
 async def _not_found(*_: object) -> Response:
     return _json({"error": "user not found"}, status=404)
+
+
+async def _cache_away(request: Request, exc: Exception) -> Response:
+    _log.warning("%s %s: %s", request.method, request.url.path, exc)
+    return _json({"error": "the shared cache is away, and the change was not made; try again"}, status=503)
+
+
+async def _stampede_failed(_: Request, exc: Exception) -> Response:
+    return _json({"error": str(exc)}, status=503)
 
 
 async def _client_gone(*_: object) -> Response:

@@ -31,7 +31,17 @@ def demo(
         StrategyOption, typer.Option(help="How profiles are read and written.")
     ] = StrategyOption.CACHE_ASIDE,
     ttl: Annotated[str, typer.Option(help="How long a profile is kept: '250ms', '30s', '5m', '1h30m'.")] = "60s",
-    maxsize: Annotated[int, typer.Option(help="How many profiles are kept.")] = 10_000,
+    maxsize: Annotated[int, typer.Option(help="How many profiles are kept, by each worker.")] = 10_000,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="A cache that processes share: redis://host:port/0, sqlite:///path, ... Without it each process has"
+            " its memory only; with several workers a temporary SQLite file is used."
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="How many processes serve the page, all on the same port.")
+    ] = 1,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int | None,
@@ -45,7 +55,7 @@ def demo(
     ] = None,
     users: Annotated[int, typer.Option(min=50, help="How many users a new database gets.")] = 20_000,
 ) -> None:
-    """Serve a profile page over a real database, made fast by the cache.
+    """Serve a profile page over a real database, made fast by the cache, in one process or in several.
 
     Fills the database on the first run, prints the tour's table, and goes on serving until it is interrupted.
     """
@@ -58,6 +68,8 @@ def demo(
         strategy=strategy.value,
         ttl=ttl,
         maxsize=maxsize,
+        cache=cache,
+        workers=workers,
         host=host,
         port=port if port is not None else 0 if tour else _DEFAULT_PORT,
         mode="tour" if tour else "serve" if no_tour else "both",

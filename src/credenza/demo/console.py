@@ -8,10 +8,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from . import seeding
+from .rows import Row
 from .settings import Settings
-from .tour import Row, Tour
+from .tour import Tour
 
-_PLAIN_WIDTH = 120
+_PLAIN_WIDTH = 140
 
 
 def make_console() -> Console:
@@ -51,13 +52,16 @@ async def show_tour(console: Console, tour: Tour) -> bool:
 def tour_table(rows: list[Row]) -> Table:
     """Return the tour's table."""
     table = Table(title="The tour: each row is a promise, checked over HTTP", title_justify="left")
-    for name in ("step", "X-Cache"):
-        table.add_column(name, no_wrap=True)
+    table.add_column("step", no_wrap=True)
+    table.add_column("X-Cache", min_width=len("499 joined, 1 miss"))
     table.add_column("queries", justify="right")
     table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("promised")
-    table.add_column("kept")
+    table.add_column("promised", min_width=len("200, hit or shared,"))
+    table.add_column("kept", min_width=len("skipped:"))
     for row in rows:
+        if row.skipped:
+            table.add_row(row.step, "-", "-", "-", row.promise, f"[dim]skipped: {escape(row.skipped)}[/dim]")
+            continue
         kept = f"[red]no: {escape('; '.join(row.broken))}[/red]" if row.broken else "[green]yes[/green]"
         table.add_row(row.step, row.cache, f"{row.queries:,}", _duration(row.seconds), row.promise, kept)
     return table

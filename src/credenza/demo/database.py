@@ -28,12 +28,20 @@ _STOP_TIMEOUT = 2.0
 class Database:
     """A pool of connections, with one worker thread for each, and counters.
 
+    Args:
+        url: which database.
+        connections: how many.
+        on_query: called with the number of queries, before each of them reaches the database.
+
     Attributes:
         queries: statements that have reached the database.
         cancelled: pieces of work whose statement was stopped.
     """
 
-    def __init__(self, url: URL, *, connections: int = 8) -> None:
+    def __init__(
+        self, url: URL, *, connections: int = 8, on_query: Callable[[int], None] = lambda queries: None
+    ) -> None:
+        self._on_query = on_query
         self.queries = 0
         self.cancelled = 0
         self._lock = threading.Lock()  # guards the counters and the set of jobs, which every worker writes
@@ -115,6 +123,7 @@ class Database:
     def _count_query(self, *_: object) -> None:
         with self._lock:
             self.queries += 1
+            self._on_query(self.queries)
 
 
 class _Job(Generic[T]):

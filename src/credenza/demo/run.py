@@ -3,24 +3,20 @@
 import asyncio
 import contextlib
 import socket
-from typing import Literal, cast
+from typing import cast
 
 from rich.console import Console
 
-from credenza import CacheError
-
+from .caching import check_cache
 from .client import Client
 from .console import make_console, seed_with_progress, show_tour
 from .errors import DemoError
 from .population import Scale
-from .server import address_of, listen, serve
+from .server import address_of, allow_open_files, listen, serve
 from .service import ProfileService
 from .settings import Settings, StrategyName, database_url
+from .several import Mode, run_workers, say_where
 from .tour import Tour
-
-Mode = Literal["tour", "serve", "both"]
-
-_OPEN_FILES = 4096  # both ends of the tour's connections, and room
 
 __all__ = ["DemoError", "start"]
 
@@ -33,6 +29,8 @@ def start(
     strategy: str,
     ttl: str,
     maxsize: int,
+    cache: str | None,
+    workers: int,
     host: str,
     port: int,
     mode: Mode,
@@ -46,6 +44,8 @@ def start(
         strategy: one of the names in `settings`.
         ttl: a duration as the library takes it.
         maxsize: how many profiles are kept.
+        cache: the URL of a shared cache; None for a file of our own if there are several workers, else for none.
+        workers: how many processes serve.
         host: the address to listen on.
         port: the port, 0 for a free one.
         mode: "tour" (then stop), "serve", or "both".
@@ -58,24 +58,17 @@ def start(
     """
     if url:
         return asyncio.run(tour_of(url))
-    settings = make_settings(database=database, users=users, strategy=strategy, ttl=ttl, maxsize=maxsize)
-    return run(settings, host=host, port=port, mode=mode)
-
-
-def make_settings(*, database: str | None, users: int, strategy: str, ttl: str, maxsize: int) -> Settings:
-    """Return the settings that the options describe.
-
-    Raises:
-        DemoError: one of them is wrong.
-    """
     scale = Scale(users=users)
-    return Settings(
+    settings = Settings(
         database=database_url(database, scale),
         scale=scale,
         strategy=cast("StrategyName", strategy),
         ttl=ttl,
         maxsize=maxsize,
+        cache=cache,
+        workers=workers,
     )
+    return (run if workers == 1 else run_workers)(settings, host=host, port=port, mode=mode)
 
 
 def run(settings: Settings, *, host: str, port: int, mode: Mode) -> bool:
@@ -91,8 +84,9 @@ def run(settings: Settings, *, host: str, port: int, mode: Mode) -> bool:
     allow_open_files()
     listener = listen(host, port)  # before the seeding: whoever cannot listen need not wait
     try:
+        check_cache(settings)
         seed_with_progress(console, settings)
-        service = _make_service(settings)
+        service = ProfileService(settings)
     except BaseException:
         listener.close()
         raise
@@ -106,25 +100,6 @@ async def tour_of(url: str) -> bool:
     """Tour a service that runs already; return whether every promise held."""
     allow_open_files()
     return await show_tour(make_console(), Tour(Client(url)))
-
-
-def allow_open_files() -> None:
-    """Raise the limit of open files, which is low on some systems, as far as that goes."""
-    try:
-        import resource  # not everywhere
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _make_service(settings: Settings) -> ProfileService:
-    try:
-        return ProfileService(settings)
-    except CacheError as exc:
-        raise DemoError(str(exc)) from exc
 
 
 class _Visit:
@@ -149,5 +124,5 @@ class _Visit:
         if self._mode != "serve":
             self.is_kept = await show_tour(self._console, Tour(Client(address)))
         if self._mode != "tour":
-            self._console.print(f"\nThe profile page is at [bold]{address}/[/bold] (Ctrl+C stops it).", soft_wrap=True)
+            say_where(self._console, address)
         return self._mode != "tour"

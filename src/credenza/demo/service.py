@@ -6,9 +6,12 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from credenza import Cache, CacheAside, NoCache, NotFound, Repository, WriteThrough
+from credenza import Cache, CacheAside, Event, EventKind, NoCache, NotFound, Repository, WriteThrough
 
+from .board import Board, Seat
+from .caching import make_cache
 from .database import Database
+from .errors import EditOvertaken
 from .profile import Profile
 from .settings import Settings, StrategyName
 from .source import UserSource
@@ -18,6 +21,11 @@ _STRATEGIES: dict[StrategyName, CacheAside | WriteThrough | NoCache] = {
     "write-through": WriteThrough(),
     "no-cache": NoCache(),
 }
+
+_SHOWN = (
+    *("hits", "misses", "joined", "shared", "loads", "failures", "evictions", "size", "flights"),
+    *("queries", "running", "cancelled", "unshared", "away"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +47,32 @@ class Found:
 
 
 class ProfileService:
-    """Reads and changes profiles under one strategy, and counts."""
+    """Reads and changes profiles under one strategy, and counts.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: how.
+        seat: where to show its counters to other workers; without it there are none.
+    """
+
+    def __init__(self, settings: Settings, seat: Seat | None = None) -> None:
         self.settings = settings
-        self.database = Database(settings.database, connections=settings.connections)
-        self.source = UserSource(self.database)
-        self.cache: Cache[str, Profile] = Cache(
-            maxsize=settings.maxsize, ttl=settings.ttl, negative_ttl=settings.negative_ttl, name="profiles"
+        self.seat = seat or Board().seat(0)
+        self.database = Database(
+            settings.database,
+            connections=settings.connections,
+            on_query=lambda queries: self.seat.put("queries", queries),
         )
+        self.source = UserSource(self.database)
+        self.cache: Cache[str, Profile] = make_cache(settings)
+        self.cache.subscribe(self._note)
         self.users: Repository[int, Profile] = self.cache.repository(
             self.source, strategy=_STRATEGIES[settings.strategy], key="user:{}"
         )
-        self.unprotected: Cache[int, Profile] = Cache(maxsize=settings.maxsize, ttl=settings.ttl, name="unprotected")
+        self.unprotected: Cache[tuple[int, float], Profile] = Cache(
+            maxsize=max(settings.maxsize, 1), ttl=settings.ttl, name="unprotected"
+        )
         self._edits: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._forgotten = self._unshared = 0
 
     async def find(self, user_id: int) -> Found:
         """Return the profile as the strategy gives it: from memory, from somebody else's load, or from the database."""
@@ -66,64 +86,96 @@ class ProfileService:
     async def find_unprotected(self, user_id: int) -> Found:
         """Do what one writes around a dictionary: look, load, store. Everybody who misses asks the database."""
         started = time.perf_counter()
-        profile = await self.unprotected.aio.get(user_id)
+        key = (user_id, self.seat.board.total("forgotten"))
+        profile = await self.unprotected.aio.get(key)
         if profile is not None:
             return Found(profile, "hit", 0.0, time.perf_counter() - started, 0.0)
         load_started = time.perf_counter()
         profile = await self.source.load(user_id)
         in_database = time.perf_counter() - load_started
         if profile is not None:
-            await self.unprotected.aio.set(user_id, profile)
+            await self.unprotected.aio.set(key, profile)
         return Found(profile, "miss", 0.0, time.perf_counter() - started - in_database, in_database)
 
     async def change(self, user_id: int, changes: Mapping[str, str]) -> Profile:
         """Change some fields and return the new profile; whoever asks after that sees it.
 
         Edits of one user take turns, and each starts from what the database holds: otherwise one that changes the name
-        and one that changes the e-mail address would undo each other.
+        and one that changes the e-mail address would undo each other. One that another process overtakes is made anew.
 
         Raises:
             NotFound: there is no such user.
         """
         turn = self._edits.setdefault(user_id, asyncio.Lock())
         async with turn:
-            current = await self.source.load(user_id)
-            if current is None:
-                raise NotFound(user_id)
-            changed = replace(
-                current, name=changes.get("name", current.name), email=changes.get("email", current.email)
-            )
+            while True:  # whoever overtakes has got on, so this comes to an end
+                try:
+                    return await self._change_once(user_id, changes)
+                except EditOvertaken:
+                    continue
+
+    async def _change_once(self, user_id: int, changes: Mapping[str, str]) -> Profile:
+        current = await self.source.load(user_id)
+        if current is None:
+            raise NotFound(user_id)
+        changed = replace(current, name=changes.get("name", current.name), email=changes.get("email", current.email))
+        with self.source.expecting(current):
             await self.users.aio.put(user_id, changed)
-            await self.unprotected.aio.invalidate(user_id)
+        self.forget_unprotected()
         return changed
 
     async def expire(self, user_id: int) -> None:
-        """Forget one profile."""
+        """Forget one profile, on all workers."""
         await self.users.aio.invalidate(user_id)
 
-    async def expire_unprotected(self, user_id: int) -> None:
-        """Forget one profile in the cache without protection."""
-        await self.unprotected.aio.invalidate(user_id)
+    def forget_unprotected(self) -> None:
+        """Let every worker's cache without protection begin anew; it has no other way to learn of changes."""
+        self._forgotten += 1
+        self.seat.put("forgotten", self._forgotten)
 
-    def counters(self) -> dict[str, float]:
-        """Return what the page shows live."""
-        stats = self.cache.stats()
-        return {
-            "requests": stats.requests,
+    def publish(self) -> None:
+        """Show the counters of this worker to all; those of queries are shown as they are counted."""
+        stats, database = self.cache.stats(), self.database
+        numbers = {
             "hits": stats.hits + stats.stale_hits,
             "misses": stats.misses + stats.bypasses,
             "joined": stats.joins,
+            "shared": stats.shared_hits,
             "loads": stats.loads,
+            "load_seconds": stats.load_seconds,
             "failures": stats.load_failures,
             "evictions": stats.evictions,
+            "unshared": self._unshared,
+            "cancelled": database.cancelled,
             "size": stats.size,
             "flights": stats.flights,
-            "hit_ratio": round(stats.hit_ratio, 4),
-            "mean_load_ms": round(stats.mean_load_seconds * 1e3, 3),
-            "queries": self.database.queries,
-            "running": self.database.running,
-            "cancelled": self.database.cancelled,
+            "running": database.running,
+            "away": self.cache.health().tier == "away",
         }
+        for name, number in numbers.items():
+            self.seat.put(name, number)
+
+    def counters(self) -> dict[str, float]:
+        """Return what the page shows live: the counters of all workers, summed."""
+        self.publish()
+        total = self.seat.board.total
+        counted = {name: int(total(name)) for name in _SHOWN}
+        at_hand = counted["hits"] + counted["shared"]
+        requests = at_hand + counted["misses"] + counted["joined"]
+        return {
+            **counted,
+            "requests": requests,
+            "hit_ratio": round(at_hand / requests, 4) if requests else 0.0,
+            "mean_load_ms": round(total("load_seconds") / counted["loads"] * 1e3, 3) if counted["loads"] else 0.0,
+        }
+
+    def queries_by_worker(self) -> dict[str, int]:
+        """Return how many statements each worker has sent to the database."""
+        board = self.seat.board
+        return {str(worker + 1): int(board.read(worker, "queries")) for worker in range(board.workers)}
+
+    def _note(self, event: Event) -> None:
+        self._unshared += event.kind is EventKind.UNSHARED
 
     def close(self) -> None:
         """Close the caches and the database."""

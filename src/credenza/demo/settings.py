@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -14,6 +15,15 @@ from .population import Scale
 
 StrategyName = Literal["cache-aside", "write-through", "no-cache"]
 
+_SHARED_CACHES = {
+    "sqlite": "SQLite file",
+    "redis": "Redis",
+    "rediss": "Redis",
+    "unix": "Redis",
+    "valkey": "Valkey",
+    "redis+sentinel": "Redis behind Sentinel",
+    "redis+cluster": "Redis Cluster",
+}
 _KNOWN = "sqlite:///path/to/file.db or postgresql+psycopg://user@host/name"
 
 
@@ -27,8 +37,14 @@ class Settings:
         strategy: which of the library's strategies reads and writes them.
         ttl: how long a profile is kept; a duration as the library takes it.
         negative_ttl: how long an unknown user is remembered as such.
-        maxsize: how many profiles are kept.
-        connections: how many statements may run at once.
+        maxsize: how many profiles are kept in the memory of each worker.
+        connections: how many statements each worker may run at once.
+        workers: how many processes serve.
+        cache: the URL of the cache that they share, None if there is none.
+        max_staleness: for how many seconds a worker may trust its memory without hearing from the shared cache; an edit
+            waits that long before it commits.
+        tier_timeout: for how many seconds a request waits for the shared cache. It is longer than the library's default,
+            since a stampede keeps the event loop of a worker busy for longer than that.
     """
 
     database: URL
@@ -38,16 +54,25 @@ class Settings:
     negative_ttl: str | float = "10s"
     maxsize: int = 10_000
     connections: int = 8
+    workers: int = 1
+    cache: str | None = None
+    max_staleness: float = 0.25
+    tier_timeout: float = 2.0
 
     def facts(self) -> dict[str, str]:
         """Return what visitors may know."""
-        return {
+        facts = {
             "strategy": self.strategy,
             "ttl": f"{self.ttl} s" if isinstance(self.ttl, int | float) else self.ttl,
             "at most": f"{self.maxsize:,}",
             "database": {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[self.database.get_backend_name()],
             "users": f"{self.scale.users:,}",
         }
+        if self.cache is not None:  # of the URL no more than that, it may hold a password
+            facts["shared cache"] = _SHARED_CACHES.get(urlsplit(self.cache).scheme.lower(), "another")
+        if self.workers > 1:
+            facts["workers"] = str(self.workers)
+        return facts
 
 
 def database_url(text: str | None, scale: Scale) -> URL:

@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Scope
 
-from .database import Database
+from .client import Client
 
 REQUESTS = 500
 
@@ -28,20 +29,54 @@ class Stampede:
     seconds: float
 
 
-async def stampede(app: ASGIApp, path: str, *, user_id: int, database: Database, requests: int = REQUESTS) -> Stampede:
-    """Send the requests through the whole application, without sockets, and count.
+Herd = Callable[[str, int], Awaitable[list[str]]]
+"""Sends as many requests for a path, all at the same moment, and returns what their `X-Cache` said."""
 
-    All of them have looked for the profile before the first query can end. Cancelling cancels them all.
+
+async def stampede(
+    herd: Herd, path: str, *, user_id: int, queries: Callable[[], int], requests: int = REQUESTS
+) -> Stampede:
+    """Let the requests loose and count. Cancelling cancels them all.
+
+    Args:
+        herd: sends them.
+        path: what they ask for.
+        user_id: whom it is about.
+        queries: tells how many statements have reached the database.
+        requests: how many.
     """
-    queries, started = database.queries, time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_request(app, path, f"id={user_id}")) for _ in range(requests)]
+    before, started = queries(), time.perf_counter()
+    outcomes = await herd(f"{path}?id={user_id}", requests)
     return Stampede(
         requests=requests,
-        outcomes=dict(Counter(task.result() for task in tasks)),
-        queries=database.queries - queries,
+        outcomes=dict(Counter(outcomes)),
+        queries=queries() - before,
         seconds=time.perf_counter() - started,
     )
+
+
+def through_app(app: ASGIApp) -> Herd:
+    """Return a herd that runs through the whole application, without sockets.
+
+    All have looked for the profile before the first query can end.
+    """
+
+    async def send(path: str, requests: int) -> list[str]:
+        where, _, query = path.partition("?")
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_request(app, where, query)) for _ in range(requests)]
+        return [task.result() for task in tasks]
+
+    return send
+
+
+def through_network(client: Client) -> Herd:
+    """Return a herd that comes over the network, and so to all workers."""
+
+    async def send(path: str, requests: int) -> list[str]:
+        return [reply.cache or "error" for reply in await client.send_at_once(path, requests)]
+
+    return send
 
 
 async def _request(app: ASGIApp, path: str, query: str) -> str:

@@ -47,24 +47,39 @@ async def look_up(state: State, run: Waiter, requests: Sequence[Request]) -> Non
 async def _fetch(
     state: State, run: Waiter, requests: Sequence[Request], timeout_ns: int
 ) -> tuple[Sequence[bytes], Knowledge]:
-    """Return the records, and what tells whether they are current."""
+    """Return the records, and what tells whether they are current: what is not known is asked for with them."""
     shared = tier_of(state)
-    operations: list[Operation] = [Get(shared.names.record(request.key)) for request in requests]
     now_ns = state.clock_ns()
-    knowledge = shared.knowledge(now_ns)
-    if knowledge is not None:
-        replies = await exchange(state, run, operations, timeout_ns)
-        return _bytes(replies), knowledge
-    tags = tuple(dict.fromkeys(tag for request in requests for tag in tag_names(shared, request.tags, request.key)))
-    operations += [ReadHead(shared.epoch), *map(Get, tags)]
+    known = shared.knowledge(now_ns)
+    operations: list[Operation] = [Get(shared.names.record(request.key)) for request in requests]
+    tags = _unknown_tags(shared, requests, known)
+    operations += map(Get, tags)
+    if known is None:
+        operations.append(ReadHead(shared.epoch))
+    reads = shared.tag_reads
     replies = await exchange(state, run, operations, timeout_ns)
-    count = len(requests)
-    head = replies[count]
+    records = _bytes(replies[: len(requests)])
+    if known is not None and not tags:
+        return records, known
+    head = replies[-1] if known is None else known.head
     if isinstance(head, TierError):
         raise head
     if shared.offset_ms is None:
         shared.compare_clocks(head.now_ms, now_ns, state.clock_ns())
-    return _bytes(replies[:count]), Knowledge(head, stamps_of(tags, replies[count + 1 :], head.now_ms))
+    stamps = stamps_of(tags, replies[len(requests) : len(requests) + len(tags)], shared.latest_ms(state.clock_ns()))
+    if known is not None:
+        with state.lock:
+            shared.remember_tags(stamps, reads)
+        stamps = {**known.stamps, **stamps}
+    return records, Knowledge(head, stamps)
+
+
+def _unknown_tags(shared: Shared, requests: Sequence[Request], known: Knowledge | None) -> tuple[bytes, ...]:
+    """Return the tags that the values are to carry at least, and whose stamps are not known."""
+    if not any(request.tags or _has_scope(request.key) for request in requests):
+        return ()
+    tags = dict.fromkeys(tag for request in requests for tag in tag_names(shared, request.tags, request.key))
+    return tuple(tag for tag in tags if known is None or tag not in known.stamps)
 
 
 def _bytes(replies: Sequence[Reply]) -> Sequence[bytes]:
@@ -138,8 +153,7 @@ async def learn_tags(state: State, run: Waiter, tags: Iterable[bytes], knowledge
     reads = shared.tag_reads
     stamps = await read_tags(state, run, missing, knowledge.head)
     with state.lock:
-        if state.clock_ns() < shared.known_until_ns:
-            shared.remember_tags(stamps, reads)
+        shared.remember_tags(stamps, reads)
     return Knowledge(knowledge.head, {**{tag: knowledge.stamps.get(tag) for tag in tags}, **stamps})
 
 

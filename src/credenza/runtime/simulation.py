@@ -64,7 +64,7 @@ class Simulation:
 
     Attributes:
         now_ns: the time.
-        lag_ns: how much of it passed although somebody could run.
+        lag_ns: how much of it passed although somebody could run; `lag_rate` may be changed on the way.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Simulation:
         self.current: Actor | None = None
         self._carriers = carriers
         self._preempt_rate = preempt_rate
-        self._lag_rate = lag_rate
+        self.lag_rate = lag_rate
         self._ready: list[Actor] = []
         self._alarms: list[tuple[int, int, Actor, int]] = []
         self._alarm_count = self._depth = 0
@@ -172,7 +172,7 @@ class Simulation:
         """Let actors run, and time pass when none can, until nobody would ever go on or so much time has passed."""
         ends_ns = self.now_ns + lasts_ns
         while self.now_ns < ends_ns:
-            is_late = bool(self._ready and self._alarms) and self.random.random() < self._lag_rate
+            is_late = bool(self._ready and self._alarms) and self.random.random() < self.lag_rate
             if self._ready and not is_late:
                 self._step(self._draw())
             elif self._alarms:

@@ -126,6 +126,7 @@ class Shared:
         self.timeout_ns = policy.tier_timeout_ns
         self.may_fail_writes = policy.fails_without_fence
         self.allowance_ns = self._allowance_ns()
+        self._remembers_tags = not self.needs_proof or self.waits_for_proofs or (self.has_fences and has_memory)
         self._random = random
         self.is_closed = False
         self.wake: Callable[[], object] = _do_nothing
@@ -170,11 +171,16 @@ class Shared:
     def knowledge(self, now_ns: int) -> Knowledge | None:
         """Return what is known of the head and the tags, if it still holds."""
         head = self.proof.head
-        return Knowledge(head, self.stamps) if head is not None and now_ns < self.known_until_ns else None
+        if head is None or now_ns >= self.known_until_ns:
+            return None
+        return Knowledge(head, self.stamps)
 
     def remember_tags(self, stamps: dict[bytes, Stamp | None], reads: int) -> None:
-        """Remember what was read of tags, unless something happened to any tag since `reads` was noted."""
-        if reads != self.tag_reads:
+        """Remember what was read of tags, unless something happened to any tag since `reads` was noted.
+
+        What is remembered may be as old as the proof; where a read from the tier is to see every write, nothing is.
+        """
+        if reads != self.tag_reads or not self._remembers_tags:
             return
         if len(self.stamps) + len(stamps) > MOST_TAGS:
             self.stamps.clear()

@@ -34,7 +34,7 @@ export class Dots {
 
   /** Colours the dots: outcomes says how many requests ended how, such as {miss: 1, joined: 499}. */
   show(outcomes) {
-    const states = ["miss", "bypass", "stale", "joined", "hit"].flatMap((status) => new Array(outcomes[status] ?? 0).fill(status));
+    const states = ["miss", "bypass", "stale", "joined", "shared", "hit"].flatMap((status) => new Array(outcomes[status] ?? 0).fill(status));
     this.#canvas.ariaLabel = Object.entries(outcomes).map(([status, count]) => `${count} ${status}`).join(", ");
     this.#states.fill("pending");
     const motion = !matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -55,7 +55,7 @@ export class Dots {
     const rows = TOTAL / COLUMNS;
     const [wide, high] = [this.#canvas.width / COLUMNS, this.#canvas.height / rows];
     const radius = Math.min(wide, high) * 0.36;
-    const colours = Object.fromEntries(["pending", "miss", "bypass", "stale", "joined", "hit"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
+    const colours = Object.fromEntries(["pending", "miss", "bypass", "stale", "joined", "shared", "hit"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
     pen.clearRect(0, 0, this.#canvas.width, this.#canvas.height);
     this.#states.forEach((state, i) => {
       pen.fillStyle = colours[state];

@@ -43,14 +43,17 @@ async function ask(id) {
   const timing = serverTiming(response.headers.get("Server-Timing"));
   return {
     id, body, ok: response.ok, code: response.status,
-    status: response.headers.get("X-Cache"), age: Number(response.headers.get("Age") ?? 0),
+    status: response.headers.get("X-Cache"), worker: response.headers.get("X-Worker"), age: Number(response.headers.get("Age") ?? 0),
     browser: performance.now() - started, cache: timing.cache ?? null, database: timing.db ?? null,
   };
 }
 
+const isAway = () => Number(document.documentElement.dataset.away ?? 0) > 0;
+
 const REASONS = {
   hit: (answer) => `It lay in the cache, ${answer.age < 1 ? "put there a moment ago" : `put there ${answer.age} s ago`}. The database heard nothing.`,
-  miss: () => "It was not at hand: one query with joins, counts and a rank over everybody, then kept.",
+  miss: () => `It was not at hand: one query with joins, counts and a rank over everybody${isAway() ? "; not kept, since the shared cache is away." : ", then kept."}`,
+  shared: (answer) => `Worker ${answer.worker} did not have it in memory, and took it from the cache that all workers share. The database heard nothing.`,
   stale: (answer) => `Past its time (${answer.age} s old) but allowed; a fresh one is being fetched behind it.`,
   joined: () => "Somebody else was loading it already, so this request waited for that load.",
   bypass: () => "Straight from the database: nothing was kept.",
@@ -63,11 +66,12 @@ function showAnswer(answer) {
   byId("time-unit").textContent = unit;
   byId("status").textContent = answer.status ?? "error";
   byId("status").dataset.status = answer.status ?? "error";
+  byId("worker").textContent = answer.worker ? `from worker ${answer.worker}` : "";
   byId("in-cache").textContent = milliseconds(answer.cache);
   byId("in-database").textContent = answer.database ? milliseconds(answer.database) : "not asked";
   byId("in-browser").textContent = milliseconds(answer.browser);
   const reason = REASONS[answer.status]?.(answer) ?? "";
-  byId("why").textContent = answer.ok ? reason : `${answer.code}: ${answer.body.error}.${answer.status === "hit" ? " Remembered: the database was not asked again." : ""}`;
+  byId("why").textContent = answer.ok ? reason : `${answer.code}: ${answer.body.error}.${["hit", "shared"].includes(answer.status) ? " Remembered: the database was not asked again." : ""}`;
   remember(total || answer.browser, answer.status ?? "error");
 }
 
@@ -205,7 +209,29 @@ async function stampede() {
 }
 
 // ---------------------------------------------------------------- counters
+function showSettings(settings) {
+  const root = document.documentElement.dataset;
+  if (settings.workers) root.workers = settings.workers;
+  if (settings["shared cache"]) root.shared = "";
+  byId("sum").textContent = `summed over ${settings.workers} workers`;
+  byId("facts").replaceChildren(...Object.entries(settings).map(([name, value]) => {
+    const fact = element("li", {}, `${name} `, element("b", { textContent: value }));
+    if (name === "shared cache") fact.append(element("b", { id: "away" }));
+    return fact;
+  }));
+}
+
+/** Says how many workers do not reach the shared cache; nothing while all do. */
+function showAway(count) {
+  const place = byId("away");
+  if (!place) return;
+  document.documentElement.dataset.away = count;
+  place.textContent = count ? ", away: the database answers" : "";
+  place.parentElement.toggleAttribute("data-away", count > 0);
+}
+
 function showCounters(counters) {
+  showAway(counters.away);
   for (const place of document.querySelectorAll("[data-counter]")) {
     const value = counters[place.dataset.counter];
     if (place.dataset.counter === "hit_ratio") place.textContent = counters.requests ? `${(value * 100).toFixed(1)} %` : "–";
@@ -222,10 +248,7 @@ function showCounters(counters) {
 function listen() {
   const events = new EventSource("/events");
   const pulse = (on, word) => Object.assign(byId("pulse"), { textContent: word }).dataset.on = String(on);
-  events.addEventListener("settings", (event) => {
-    const facts = Object.entries(JSON.parse(event.data));
-    byId("facts").replaceChildren(...facts.map(([name, value]) => element("li", {}, `${name} `, element("b", { textContent: value }))));
-  });
+  events.addEventListener("settings", (event) => showSettings(JSON.parse(event.data)));
   events.addEventListener("counters", (event) => { pulse(true, "connected"); showCounters(JSON.parse(event.data)); });
   events.addEventListener("error", () => pulse(false, "reconnecting"));
 }
