@@ -232,8 +232,12 @@ def end_look(state: State, request: Request) -> bool:
 
 
 def may_share(state: State, flight: Flight, request: Request) -> bool:
-    """Tell whether the value of a flight will do for a caller that joined it, by what the shared tier has shown."""
-    if request.place <= flight.seal:
+    """Tell whether the value of a flight will do for a caller that joined it, by what the shared tier has shown.
+
+    It will if the caller came before the flight began, or joined before what shows that the value was current; a bound on
+    staleness allows for as much more.
+    """
+    if request.place <= flight.seal or flight.number > request.arrived:
         return True
     return state.shared is not None and request.boarded_ns - flight.sealed_ns < state.shared.allowance_ns
 

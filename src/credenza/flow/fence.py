@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Final
@@ -43,12 +44,12 @@ async def raise_fence(state: State, run: Waiter, keys: Iterable[Hashable], tags:
         barrier.head = await _fence(state, run, barrier)
     except TierError as error:
         if shared.may_fail_writes:
-            await lower_fence(state, run, barrier)
+            await _retract(state, run, barrier)
             raise TierError(f"the write cannot be fenced: {error}; it was not begun") from error
         barrier.is_owed = True
         return barrier
     except BaseException:
-        await lower_fence(state, run, barrier)
+        await _retract(state, run, barrier)
         raise
     with state.lock:
         shared.barriers[barrier.writer] = barrier
@@ -57,9 +58,17 @@ async def raise_fence(state: State, run: Waiter, keys: Iterable[Hashable], tags:
             await wait_for_proofs(state, run)
             await _renew(state, run, barrier)
         except BaseException:
-            await lower_fence(state, run, barrier)
+            await _retract(state, run, barrier)
             raise
     return barrier
+
+
+async def _retract(state: State, run: Waiter, barrier: Barrier) -> None:
+    """Take a fence down whose write does not begin. Where that fails it expires; there is nothing to invalidate."""
+    with state.lock:
+        tier_of(state).barriers.pop(barrier.writer, None)
+    with contextlib.suppress(TierError):
+        await _clear(state, run, barrier, ())
 
 
 async def _fence(state: State, run: Waiter, barrier: Barrier) -> Head:

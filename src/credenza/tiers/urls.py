@@ -15,7 +15,8 @@ _OURS: Final = ("namespace", "codec")
 def open_tier(url: str, *, namespace: str | None = None) -> Tier:
     """Return the tier that a URL describes; nothing is connected yet.
 
-    `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://`, `rediss://`, `unix://`, `valkey://`, `redis+sentinel://h1:p1,h2:p2/service/db`,
+    `sqlite:///var/cache/shop.db` (an absolute path; four slashes mean the same), `sqlite:shop.db` (a relative one),
+    `redis://`, `rediss://`, `unix://`, `valkey://`, `redis+sentinel://h1:p1,h2:p2/service/db`,
     `redis+cluster://h1:p1,h2:p2`. `?namespace=shop` names the cache; `codec` is left to whoever encodes; other
     parameters are options of redis-py.
 
@@ -29,7 +30,7 @@ def open_tier(url: str, *, namespace: str | None = None) -> Tier:
     bare, options = split_options(url)
     named = namespace if namespace is not None else options.get("namespace", DEFAULT_NAMESPACE)
     scheme = bare.partition("://")[0].lower()
-    if scheme == "sqlite":
+    if bare.partition(":")[0].lower() == "sqlite":
         return _sqlite(bare, named)
     from .redis import RedisTier  # noqa: PLC0415  # needs the extra
     from .redis.targets import SCHEMES  # noqa: PLC0415
@@ -54,17 +55,18 @@ def split_options(url: str) -> tuple[str, dict[str, str]]:
 def _sqlite(bare: str, namespace: str) -> Tier:
     from .sqlite import SqliteTier  # noqa: PLC0415  # as the others
 
-    rest = bare.partition("://")[2]
-    path, question, query = rest.partition("?")
+    path, question, query = bare.partition(":")[2].partition("?")
     if question:
         name = parse_qsl(query, keep_blank_values=True)[0][0]
         raise ConfigurationError(f"unknown option {name!r} in the URL of a SQLite tier; use namespace or codec")
-    if not path.startswith("/") or path == "/":
+    if path.startswith("///"):
+        path = "/" + path.lstrip("/")
+    if not path.strip("/") or path.startswith("//"):
         raise ConfigurationError(
-            "the URL of a SQLite tier has three slashes and a path, sqlite:///shop.db, or four and an absolute one, "
-            "sqlite:////var/cache/shop.db"
+            "the URL of a SQLite tier has three slashes and an absolute path, sqlite:///var/cache/shop.db, or none and a "
+            "relative one, sqlite:shop.db"
         )
-    return SqliteTier(unquote(path[1:]), namespace=namespace)
+    return SqliteTier(unquote(path), namespace=namespace)
 
 
 def _shown(bare: str) -> str:

@@ -1,151 +1,236 @@
-"""Which server performs an operation: the only one there is, or the master that a sentinel names."""
+"""Which server performs an operation."""
 
 from __future__ import annotations
 
-import time
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, NamedTuple
 
-from ..base import Operation, Reply, TierError
-from .conversation import Batch, converse
-from .lines import Lines, Parcel
-from .places import Access, Place
+from ..base import Announce, Get, Operation, Reply, TierError
+from .discovery import find_slots
+from .links import Links, Parcel
 from .refusals import Garbled, Refusal, Unreached
-from .wire import Raw, Wire, pack
+from .servers import Address, Servers, redis_module
+from .wire import Command, Wire
+
+_ROUNDS: Final = 6
+"""How often an operation is sent to the next node that is said to have its slot."""
 
 
-class Route(Protocol):
-    """A way to the servers of one set-up. Thread-safe: what it learns, all callers use."""
+class _Turn(NamedTuple):
+    """An operation that is to be sent: its place in the batch, and where to."""
 
-    async def perform(self, wire: Wire, lines: Lines, operations: list[Operation], deadline_ns: int) -> list[Reply]:
+    number: int
+    address: Address
+    is_asking: bool = False
+
+
+class Batch(NamedTuple):
+    """Operations for one server.
+
+    Attributes:
+        is_asking: each is to be performed by a node that is about to take its slot over.
+    """
+
+    address: Address
+    operations: Sequence[Operation]
+    is_asking: bool = False
+
+
+class Direct:
+    """The way to the only server there is, or to the master that sentinels name. Thread-safe."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def perform(self, links: Links, operations: list[Operation], deadline_ns: int) -> list[Reply]:
         """Perform a batch.
 
         Raises:
             TierError: none of the operations has a reply.
         """
-        ...
-
-    async def place_of(self, lines: Lines, name: bytes, deadline_ns: int) -> Place:
-        """Return the server that keeps the record of a name.
-
-        Raises:
-            TierError: nobody says so in time.
-        """
-        ...
-
-    async def places(self, lines: Lines, deadline_ns: int) -> list[Place]:
-        """Return all servers that keep records.
-
-        Raises:
-            TierError: nobody says so in time.
-        """
-        ...
-
-    def forget(self, place: Place) -> None:
-        """Do not rely on a server any more that did not answer."""
-        ...
-
-
-class Direct:
-    """The way to the only server there is."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-
-    async def perform(self, wire: Wire, lines: Lines, operations: list[Operation], deadline_ns: int) -> list[Reply]:
-        (replies,) = await converse(wire, lines, [Batch(self._place, operations)], deadline_ns)
+        (replies,) = await converse(self._wire, links, [Batch(None, operations)], deadline_ns)
         if isinstance(replies, TierError):
             raise replies
         return replies
 
-    async def place_of(self, lines: Lines, name: bytes, deadline_ns: int) -> Place:
-        return self._place
+    async def address_of(self, links: Links, name: bytes, deadline_ns: int) -> Address:
+        """Return the server that keeps the record of a name."""
+        return None
 
-    async def places(self, lines: Lines, deadline_ns: int) -> list[Place]:
-        return [self._place]
+    async def addresses(self, links: Links, deadline_ns: int) -> list[Address]:
+        """Return all servers that keep records."""
+        return [None]
 
-    def forget(self, place: Place) -> None:
-        """There is no other server."""
+    def forget(self) -> None:
+        """Do not rely on what was learnt any more: a server did not answer."""
 
 
-class ViaSentinel:
-    """The way to the master of a service, which may be another one after a fail-over.
+class ViaCluster(Direct):
+    """The way to the nodes of a cluster. Thread-safe: what it learns, all callers use."""
 
-    Args:
-        sentinels: any of them will do.
-        service: the name under which they watch the master.
-        access: to the master; its `must_be_master` is set.
-    """
+    def __init__(self, wire: Wire, known: Servers) -> None:
+        super().__init__(wire)
+        self._known = known
+        self._nodes: dict[int, Address] | None = None  # by slot; None until it is asked for
 
-    def __init__(self, sentinels: Sequence[Place], service: str, access: Access) -> None:
-        self._sentinels = list(sentinels)
-        self._service = service
-        self._access = access
-        self._master: Place | None = None
-
-    async def perform(self, wire: Wire, lines: Lines, operations: list[Operation], deadline_ns: int) -> list[Reply]:
-        place = await self.place_of(lines, b"", deadline_ns)
-        (replies,) = await converse(wire, lines, [Batch(place, operations)], deadline_ns)
-        if isinstance(replies, Unreached):
-            self.forget(place)
-            found = await self.place_of(lines, b"", deadline_ns)
-            if found != place:
-                (replies,) = await converse(wire, lines, [Batch(found, operations)], deadline_ns)
-        if isinstance(replies, TierError):
-            self.forget(place)
-            raise replies
-        if any(isinstance(reply, Refusal) and reply.code == "READONLY" for reply in replies):
-            self.forget(place)
-            lines.drop(place)
+    async def perform(self, links: Links, operations: list[Operation], deadline_ns: int) -> list[Reply]:
+        """See `Direct.perform`; what is announced must have been done, so announcements come last."""
+        replies: list[Reply] = [None] * len(operations)
+        last = [index for index, operation in enumerate(operations) if isinstance(operation, Announce)]
+        first = [index for index, operation in enumerate(operations) if not isinstance(operation, Announce)]
+        await self._settle(links, operations, first, replies, deadline_ns)
+        if any(isinstance(replies[index], TierError) for index in first):
+            for index in last:
+                replies[index] = TierError("not announced, since another operation of the batch failed")
+        elif last:
+            await self._settle(links, operations, last, replies, deadline_ns)
+        if all(isinstance(reply, TierError) and not isinstance(reply, Refusal) for reply in replies):
+            raise replies[0]
         return replies
 
-    async def place_of(self, lines: Lines, name: bytes, deadline_ns: int) -> Place:
-        if self._master is None:
-            self._master = await self._find(lines, deadline_ns)
-        return self._master
+    async def address_of(self, links: Links, name: bytes, deadline_ns: int) -> Address:
+        address = (self._nodes or await self._ask(links, deadline_ns)).get(slot_of(name))
+        if address is None:
+            self._nodes = None
+            raise Unreached("the cluster has no node for some of its slots")
+        return address
 
-    async def places(self, lines: Lines, deadline_ns: int) -> list[Place]:
-        return [await self.place_of(lines, b"", deadline_ns)]
+    async def addresses(self, links: Links, deadline_ns: int) -> list[Address]:
+        return list(dict.fromkeys((await self._ask(links, deadline_ns)).values()))
 
-    def forget(self, place: Place) -> None:
-        if self._master == place:
-            self._master = None
+    def forget(self) -> None:
+        self._nodes = None
 
-    async def _find(self, lines: Lines, deadline_ns: int) -> Place:
-        command = pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._service.encode())
+    async def _ask(self, links: Links, deadline_ns: int) -> dict[int, Address]:
+        self._nodes = nodes = await find_slots(self._known, deadline_ns, is_async=links.is_async)
+        return nodes
+
+    async def _settle(
+        self, links: Links, operations: list[Operation], indexes: list[int], replies: list[Reply], deadline_ns: int
+    ) -> None:
+        """Perform some of the operations of a batch, following their slots where they moved to."""
+        names = {index: self._wire.place_name(operations[index]) for index in indexes}
+        turns = [_Turn(index, await self.address_of(links, name, deadline_ns)) for index, name in names.items()]
+        for _ in range(_ROUNDS):
+            groups: defaultdict[tuple[Address, bool], list[int]] = defaultdict(list)
+            for turn in turns:
+                groups[turn.address, turn.is_asking].append(turn.number)
+            if not groups:
+                return
+            batches = [Batch(to, [operations[index] for index in group], asks) for (to, asks), group in groups.items()]
+            results = await converse(self._wire, links, batches, deadline_ns)
+            turns = []
+            for batch, result, group in zip(batches, results, groups.values(), strict=True):
+                is_failure = isinstance(result, TierError)
+                for place, index in enumerate(group):
+                    replies[index] = result if isinstance(result, TierError) else result[place]
+                    turns += self._moved(replies[index], index, names[index], batch.address)
+                if is_failure:
+                    turns += await self._after_failure(links, batch, result, group, deadline_ns)
+
+    def _moved(self, reply: Reply, index: int, name: bytes, here: Address) -> list[_Turn]:
+        """Return where an operation is to be sent that its node refers to another one."""
+        if not isinstance(reply, Refusal) or not reply.where:
+            return []
+        host, _, port = reply.where.partition(" ")[2].rpartition(":")
+        assert here is not None
         try:
-            answer = await ask_one_of(lines, self._sentinels, command, deadline_ns)
-        finally:
-            for place in self._sentinels:  # they are asked too rarely for a connection to stay open
-                lines.drop(place)
-        if answer is None:
-            raise Unreached(f"no sentinel watches a service named {self._service!r}")
-        try:
-            host, port = answer
-            return Place(host.decode(), int(port), self._access)
-        except (TypeError, ValueError, AttributeError):
+            address = (host or here[0], int(port))
+        except ValueError:
             raise Garbled from None
+        address = self._known.remap(address) if self._known.remap is not None else address
+        if reply.code == "MOVED" and self._nodes is not None:
+            self._nodes[slot_of(name)] = address
+        return [_Turn(index, address, is_asking=reply.code == "ASK")]
 
-
-async def ask_one_of(lines: Lines, places: Sequence[Place], command: bytes, deadline_ns: int) -> Raw:
-    """Return the first answer of several servers that are asked one after the other.
-
-    The time is shared among them, so that one that hangs leaves some for the next.
-
-    Raises:
-        TierError: none answers; the last one's reason.
-    """
-    failure: TierError = Unreached("there is no server to ask")
-    for tried, place in enumerate(places):
-        now_ns = time.monotonic_ns()
-        share_ns = max(deadline_ns - now_ns, 0) // (len(places) - tried)
+    async def _after_failure(
+        self, links: Links, batch: Batch, failure: Reply, group: list[int], deadline_ns: int
+    ) -> list[_Turn]:
+        """A node is away: what another one has now goes there if nothing was sent, the rest has failed."""
+        self._nodes = None
+        if not isinstance(failure, Unreached):
+            return []
         try:
-            (answer,) = await lines.ask(Parcel(place, command, 1), now_ns + share_ns)
-        except TierError as error:
-            failure = error
-            continue
-        if isinstance(answer, TierError):
-            failure = answer
-            continue
-        return answer
-    raise failure
+            nodes = await self._ask(links, deadline_ns)
+        except TierError:
+            return []
+        found = [nodes.get(slot_of(self._wire.place_name(operation))) for operation in batch.operations]
+        return [
+            _Turn(index, address)
+            for index, address in zip(group, found, strict=True)
+            if address not in (None, batch.address)
+        ]
+
+
+def slot_of(name: bytes) -> int:
+    """Return the slot of a name."""
+    slot: int = redis_module("redis.crc").key_slot(name)
+    return slot
+
+
+async def converse(wire: Wire, links: Links, batches: list[Batch], deadline_ns: int) -> list[list[Reply] | TierError]:
+    """Perform batches on their servers side by side; return the replies of each, or why there are none."""
+    commands = [_commands(wire, batch) for batch in batches]
+    parcels = [_parcel(*pair) for pair in zip(batches, commands, strict=True)]
+    results: list[list[Reply] | TierError] = []
+    for batch, sent, answers in zip(batches, commands, await links.exchange(parcels, deadline_ns), strict=True):
+        replies = await _understood(wire, links, batch, sent, answers)
+        if isinstance(replies, list) and Refusal in map(type, replies):  # nearly never
+            replies = await _after_refusals(wire, links, batch, replies, deadline_ns)
+        results.append(replies)
+    return results
+
+
+def _commands(wire: Wire, batch: Batch) -> list[Command]:
+    if not batch.is_asking:
+        return wire.commands(batch.operations, gathers=batch.address is None)
+    each = [wire.commands([operation], gathers=False, brings=True) for operation in batch.operations]
+    return [command for commands in each for command in commands]
+
+
+def _parcel(batch: Batch, commands: list[Command]) -> Parcel:
+    if not batch.is_asking:
+        return Parcel(batch.address, [command.words for command in commands])
+    return Parcel(batch.address, [words for command in commands for words in ((b"ASKING",), command.words)])
+
+
+async def _understood(
+    wire: Wire, links: Links, batch: Batch, commands: list[Command], answers: list[object] | TierError
+) -> list[Reply] | TierError:
+    if isinstance(answers, TierError):
+        return answers
+    try:
+        return wire.replies(commands, answers[1::2] if batch.is_asking else answers)
+    except Garbled as error:
+        await links.drop(batch.address)
+        return error
+
+
+async def _after_refusals(
+    wire: Wire, links: Links, batch: Batch, replies: list[Reply], deadline_ns: int
+) -> list[Reply] | TierError:
+    """Leave a server that has become a replica; perform again, with the scripts, what it did not know them for.
+
+    Look-ups behind the first failure are repeated too, so that they see what the operations before them did.
+    """
+    codes = [reply.code if isinstance(reply, Refusal) else "" for reply in replies]
+    if "READONLY" in codes:
+        await links.drop(batch.address)
+    if "NOSCRIPT" not in codes:
+        return replies
+    first = codes.index("NOSCRIPT")
+    again = [
+        place
+        for place in range(first, len(replies))
+        if codes[place] == "NOSCRIPT" or isinstance(batch.operations[place], Get)
+    ]
+    operations = [batch.operations[place] for place in again]
+    commands = wire.commands(operations, gathers=batch.address is None, brings=True)
+    (answers,) = await links.exchange([_parcel(Batch(batch.address, operations), commands)], deadline_ns)
+    repeated = await _understood(wire, links, Batch(batch.address, operations), commands, answers)
+    if isinstance(repeated, TierError):
+        return repeated
+    for place, reply in zip(again, repeated, strict=True):
+        replies[place] = reply
+    return replies

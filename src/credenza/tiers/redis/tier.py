@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from ...errors import ConfigurationError
 from ..base import Operation, Reply, TierError
-from .access import redis_module
-from .blocking import Desk
 from .inspection import inspect
-from .lines import Lines, Parcel
-from .looping import Loops
-from .targets import route_to
+from .links import Links
+from .routes import Direct, ViaCluster
+from .servers import redis_module
+from .targets import servers_of
+from .turns import Desk, Loops
 from .wire import Wire, watch_command
 
 _TICK_NS: Final = 110_000_000
@@ -27,10 +27,14 @@ _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]+")
 class RedisTier:
     """What processes share, kept by Redis >= 6.2 or Valkey: a single server, behind Sentinel, or a Cluster.
 
-    Nothing is connected before the first operation. A process has at most two connections to a server from its threads,
-    one for operations and one that waits for news, and one from each event loop; all of them are the tier's own, speak
-    RESP2 and deliver bytes, whatever an existing client is set to. No call waits longer than its timeout, but for a name
-    server that is slow to resolve the host.
+    Its connections are redis-py's, but none of an existing client's: nothing is connected before the first operation, and a
+    process has at most three connections to a server from its threads, two for operations and one that waits for news,
+    and one from each event loop. They speak RESP2 and deliver bytes, whatever an existing client is set to.
+
+    No call waits longer than its timeout, but for three things that redis-py does not bound in calls that block: each
+    address of a host name, and each request for which the server has no room, may take the time that was left when
+    the connection was made; resolving a host name takes as long as it takes. The sentinels, and the nodes of a cluster that
+    are asked for its slots, share the time evenly. Waiting for one of the two connections is not counted.
 
     On a Cluster the operations of a batch keep their order for each record; different records are served side by side.
 
@@ -51,19 +55,21 @@ class RedisTier:
         redis_module()
         self.namespace = namespace
         self.max_bytes = max_bytes
-        self._route = route_to(target)  # Any above: redis-py's clients have no public type in common
+        servers = servers_of(target)  # Any above: redis-py's clients have no public type in common
         self._wire = Wire(namespace, max_bytes)
-        self._callers = Desk()
-        self._watching = Desk()
-        self._loops = Loops()
+        self._route = ViaCluster(self._wire, servers) if servers.is_cluster else Direct(self._wire)
+        self._callers = Desk(servers, most=2)  # one may be kept waiting by a batch that the other would not wait for
+        self._watching = Desk(servers, most=1)
+        self._loops = Loops(servers)
 
     def perform(self, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
         """See `Tier.perform`. Operations that the server refuses one by one have a `TierError` for their reply."""
-        deadline_ns = time.monotonic_ns() + timeout_ns
         batch = list(operations)
         if not batch:
             return []
-        return self._callers.run(lambda lines: self._route.perform(self._wire, lines, batch, deadline_ns), timeout_ns)
+        return self._callers.run(
+            lambda links: self._route.perform(links, batch, time.monotonic_ns() + timeout_ns),
+        )
 
     async def perform_async(self, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
         """See `Tier.perform_async`. Batches of one event loop are performed one after the other."""
@@ -71,9 +77,7 @@ class RedisTier:
         batch = list(operations)
         if not batch:
             return []
-        return await self._loops.run(
-            lambda lines: self._route.perform(self._wire, lines, batch, deadline_ns), timeout_ns
-        )
+        return await self._loops.run(lambda links: self._route.perform(links, batch, deadline_ns), deadline_ns)
 
     def watch(self, after: int, timeout_ns: int) -> None:
         """See `Tier.watch`. Returns at once when `close` is called; a server that is silent is given 250 ms more."""
@@ -81,7 +85,7 @@ class RedisTier:
         block_ms = max(1, max(timeout_ns - _TICK_NS, timeout_ns // 2) // 1_000_000)
         closings = self._watching.closings
         try:
-            self._watching.run(lambda lines: self._wait(lines, after, block_ms, deadline_ns), timeout_ns)
+            self._watching.run(lambda links: self._wait(links, after, block_ms, deadline_ns))
         except TierError:
             if self._watching.closings == closings:
                 raise
@@ -93,8 +97,7 @@ class RedisTier:
             ConfigurationError: one of them is too old, or evicts what protects writes.
             TierError: one of them is away.
         """
-        deadline_ns = time.monotonic_ns() + timeout_ns
-        self._callers.run(lambda lines: inspect(self._route, lines, deadline_ns), timeout_ns)
+        self._callers.run(lambda links: inspect(self._route, links, time.monotonic_ns() + timeout_ns))
 
     def forget_parent(self) -> None:
         """See `Tier.forget_parent`; the parent's connections stay as they are."""
@@ -112,12 +115,12 @@ class RedisTier:
         """Close the connections of the running event loop; a later call connects anew."""
         await self._loops.close()
 
-    async def _wait(self, lines: Lines, after: int, block_ms: int, deadline_ns: int) -> None:
-        place = await self._route.place_of(lines, self._wire.log, deadline_ns)
+    async def _wait(self, links: Links, after: int, block_ms: int, deadline_ns: int) -> None:
+        address = await self._route.address_of(links, self._wire.log, deadline_ns)
         try:
-            (answer,) = await lines.ask(Parcel(place, watch_command(self._wire.log, after, block_ms), 1), deadline_ns)
+            answer = await links.ask(address, watch_command(self._wire.log, after, block_ms), deadline_ns)
         except TierError:
-            self._route.forget(place)
+            self._route.forget()
             raise
         if isinstance(answer, TierError):
             raise answer

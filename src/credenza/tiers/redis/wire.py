@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ..base import (
     VALUE_HEADER_BYTES,
@@ -33,28 +33,36 @@ from ..base import (
 )
 from .refusals import Garbled, Refusal
 
-SCRIPT: Final = files(__package__ or "").joinpath("scripts", "operations.lua").read_bytes()
-_SHA: Final = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
 _LEAST_LIMIT: Final = 1_000_000
+_MOST_AT_ONCE: Final = 500
+"""How many look-ups one script makes: the server does nothing else meanwhile."""
 _SEQUENCE: Final = struct.Struct(">Q")
 _LENGTH: Final = struct.Struct(">I")
 
 Raw = Any  # a reply as the parser made it: bytes, int, list, None, or the Refusal
+Words = tuple[bytes, ...]
 
 
-def pack(*words: bytes) -> bytes:
-    """Return a command on the wire."""
-    return b"".join([b"*%d\r\n" % len(words), *[b"$%d\r\n%b\r\n" % (len(word), word) for word in words]])
+class _Script:
+    """A script that the server knows by its digest once it has seen it."""
+
+    def __init__(self, name: str) -> None:
+        self._text = files(__package__ or "").joinpath("scripts", name).read_bytes()
+        self._digest = sha1(self._text, usedforsecurity=False).hexdigest().encode()
+
+    def call(self, *words: bytes, is_brought: bool) -> Words:
+        return (b"EVAL", self._text, *words) if is_brought else (b"EVALSHA", self._digest, *words)
 
 
-class _Beginnings(dict[int, bytes]):
-    """How a look-up begins, by the length of its name: looking it up is faster than formatting it."""
+_OPERATIONS: Final = _Script("operations.lua")
+_LOOKUPS: Final = _Script("lookups.lua")
 
-    def __missing__(self, length: int) -> bytes:
-        begin = b"*4\r\n$8\r\nGETRANGE\r\n$%d\r\n" % length
-        if length < 1000:
-            self[length] = begin
-        return begin
+
+class Command(NamedTuple):
+    """A command, and the operations that its answer is the reply to: several look-ups, or one of any kind."""
+
+    words: Words
+    operations: Sequence[Operation]
 
 
 class Wire:
@@ -71,56 +79,79 @@ class Wire:
         self.log = b"{%b}~log" % namespace.encode()
         self._limit = b"%d" % (max(max_bytes, _LEAST_LIMIT) + VALUE_HEADER_BYTES)
         # A record as long as the server allows, 512 MB, must not come over the line.
-        last = b"%d" % (max_bytes + VALUE_HEADER_BYTES - 1)
-        self._get_begin = _Beginnings()
-        self._get_end = b"\r\n$1\r\n0\r\n$%d\r\n%b\r\n" % (len(last), last)
+        self._last = b"%d" % (max_bytes + VALUE_HEADER_BYTES - 1)
 
     def place_name(self, operation: Operation) -> bytes:
         """Return the name whose slot decides which node of a cluster performs the operation."""
         return self.head if isinstance(operation, ReadHead | Announce | ReadLog) else operation.name
 
-    def request(self, operations: list[Operation]) -> bytes:
-        """Return the commands for a batch, one each."""
-        pieces: list[bytes] = []
-        for operation in operations:
-            if type(operation) is Get:
-                name = operation[0]
-                pieces += (self._get_begin[len(name)], name, self._get_end)
+    def commands(self, operations: Sequence[Operation], *, gathers: bool, brings: bool = False) -> list[Command]:
+        """Return the commands for a batch.
+
+        Args:
+            operations: the batch.
+            gathers: look-ups that follow each other become one command; their names may be in any slot.
+            brings: bring each script along, for a server that does not know it (any more).
+        """
+        if len(operations) == 1 and type(operations[0]) is Get:
+            return [Command((b"GETRANGE", operations[0].name, b"0", self._last), operations)]
+        commands: list[Command] = []
+        brought = set[_Script]() if brings else {_OPERATIONS, _LOOKUPS}
+        for some in _runs(operations) if gathers else ([operation] for operation in operations):
+            script = _OPERATIONS if type(some[0]) is not Get else _LOOKUPS
+            if script is _LOOKUPS and len(some) == 1:
+                words: Words = (b"GETRANGE", some[0].name, b"0", self._last)  # type: ignore[union-attr]  # a Get
             else:
-                pieces.append(self._call(operation, b"EVALSHA", _SHA))
-        return b"".join(pieces)
+                words = script.call(*self._arguments(some), is_brought=script not in brought)
+                brought.add(script)
+            commands.append(Command(words, some))
+        return commands
 
-    def request_with_script(self, operations: list[Operation]) -> bytes:
-        """Do as `request`, bringing the script along for a server that does not know it (any more)."""
-        for place, operation in enumerate(operations):
-            if type(operation) is not Get:
-                before, after = operations[:place], operations[place + 1 :]
-                return self.request(before) + self._call(operation, b"EVAL", SCRIPT) + self.request(after)
-        return self.request(operations)
-
-    def replies(self, operations: list[Operation], answers: list[Raw]) -> list[Reply]:
+    def replies(self, commands: Sequence[Command], answers: Sequence[Raw]) -> list[Reply]:
         """Return what the answers to a batch say.
 
         Raises:
             Garbled: one of them cannot be an answer to its operation.
         """
-        return [
-            answer
-            if type(answer) is bytes and type(operation) is Get
-            else (_understand(operation, answer) if not isinstance(answer, TierError) else _refusal(operation, answer))
-            for operation, answer in zip(operations, answers, strict=True)
-        ]
+        replies: list[Reply] = []
+        for command, answer in zip(commands, answers, strict=True):
+            operations = command.operations
+            if len(operations) == 1:
+                replies.append(_understand(operations[0], answer))
+            elif isinstance(answer, list) and len(answer) == len(operations):
+                replies += map(_looked_up, answer)
+            elif isinstance(answer, TierError):
+                replies += [answer] * len(operations)
+            else:
+                raise Garbled
+        return replies
 
-    def _call(self, operation: Operation, command: bytes, script: bytes) -> bytes:
+    def _arguments(self, operations: Sequence[Operation]) -> Words:
+        operation = operations[0]
+        if type(operation) is Get:
+            return (b"%d" % len(operations), *[looked_up[0] for looked_up in operations], self._last)
         name, *arguments = _ARGUMENTS[type(operation)](operation)
         if isinstance(operation, ReadHead | Announce | ReadLog):
-            return pack(command, script, b"2", self.head, self.log, name, self._limit, *arguments)
-        return pack(command, script, b"1", operation.name, name, self._limit, *arguments)
+            return (b"2", self.head, self.log, name, self._limit, *arguments)
+        return (b"1", operation.name, name, self._limit, *arguments)
 
 
-def watch_command(log: bytes, after: int, block_ms: int) -> bytes:
+def _runs(operations: Sequence[Operation]) -> Iterator[Sequence[Operation]]:
+    """Yield look-ups that follow each other together, and all else one by one."""
+    start = 0
+    while start < len(operations):
+        end = start + 1
+        if type(operations[start]) is Get:
+            most = min(len(operations), start + _MOST_AT_ONCE)
+            while end < most and type(operations[end]) is Get:
+                end += 1
+        yield operations[start:end]
+        start = end
+
+
+def watch_command(log: bytes, after: int, block_ms: int) -> Words:
     """Return the command that waits for an entry of the log after a sequence number."""
-    return pack(b"XREAD", b"COUNT", b"1", b"BLOCK", b"%d" % block_ms, b"STREAMS", log, b"%d-0" % after)
+    return (b"XREAD", b"COUNT", b"1", b"BLOCK", b"%d" % block_ms, b"STREAMS", log, b"%d-0" % after)
 
 
 # To the server --------------------------------------------------------------------------------------------------------
@@ -164,12 +195,22 @@ def _pack_news(announced: Announce) -> bytes:
 # From the server ------------------------------------------------------------------------------------------------------
 
 
-def _refusal(operation: Operation, refused: TierError) -> Reply:
-    is_foreign = isinstance(operation, Get) and isinstance(refused, Refusal) and refused.code == "WRONGTYPE"
-    return b"" if is_foreign else refused
+def _looked_up(answer: Raw) -> Reply:
+    """Return a record; a foreign type under our name is as absent."""
+    if type(answer) is bytes:
+        return answer
+    if isinstance(answer, Refusal) and answer.code == "WRONGTYPE":
+        return b""
+    if isinstance(answer, TierError):
+        return answer
+    raise Garbled
 
 
 def _understand(operation: Operation, answer: Raw) -> Reply:
+    if type(operation) is Get:
+        return _looked_up(answer)
+    if isinstance(answer, TierError):
+        return answer
     try:
         return _READERS[type(operation)](answer)
     except (TypeError, ValueError, IndexError, struct.error):
@@ -227,7 +268,6 @@ def _news(entry: Raw) -> News | None:
 
 
 _READERS: Final[dict[type, Callable[[Raw], Reply]]] = {
-    Get: _text,
     Lease: _text,
     Renew: _truth,
     Fill: _truth,
