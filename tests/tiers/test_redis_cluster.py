@@ -6,14 +6,15 @@ from collections.abc import Iterator
 import pytest
 import redis
 import redis.asyncio
-from redis.exceptions import AskError
+from redis.exceptions import ResponseError
 from tests.support.servers import Cluster, NoServerError, running_cluster
 from tests.support.servers.asking import Asking
 from tests.support.servers.fixtures import asking  # noqa: F401  # a fixture
 from tests.support.servers.groups import node_id
+from tests.tiers.places import NEVER_MS
 
 from credenza.tiers.base import Announce, Drop, Get, Lease, Log, Put, ReadHead, ReadLog, TierError
-from credenza.tiers.redis.cluster import slot_of
+from credenza.tiers.redis.routes import slot_of
 
 EPOCH, TOKEN = b"epoch--1", b"t" * 16
 NAMES = [b"test:%d" % number for number in range(60)]
@@ -30,7 +31,7 @@ def own_cluster() -> Iterator[Cluster]:
 
 
 def put(name: bytes) -> Put:
-    return Put(name, b"of " + name, 600_000)
+    return Put(name, b"of " + name, 600_000, NEVER_MS)
 
 
 def test_batch_over_all_nodes_has_its_replies_in_order(asking: Asking, redis_cluster: Cluster) -> None:
@@ -105,10 +106,10 @@ def test_record_that_is_on_its_way_is_asked_for_where_it_will_be(asking: Asking,
         new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", node_id(source))
         old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", node_id(target))
         leased, filled, kept = ask(Lease(name, TOKEN, 60_000), Get(name), Get(stays))
-        assert (leased, filled) == (b"L" + TOKEN, b"L" + TOKEN)
+        assert (leased, filled[:17]) == (b"L" + TOKEN, b"L" + TOKEN)
         assert kept.endswith(stays)
         assert old.exists(stays)
-        with pytest.raises(AskError):
+        with pytest.raises(ResponseError):
             old.exists(name)
 
 
@@ -168,5 +169,5 @@ def test_server_that_is_no_cluster_raises(asking: Asking) -> None:
     """A plain server under a cluster's URL is refused with the server's own reason."""
     from tests.support.servers import running_redis
 
-    with running_redis() as server, pytest.raises(TierError, match="refused"):
+    with running_redis() as server, pytest.raises(TierError, match="(?i)cluster"):
         asking(f"redis+cluster://127.0.0.1:{server.port}")(Get(NAMES[0]))

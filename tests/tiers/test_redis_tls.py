@@ -13,6 +13,7 @@ from tests.support.servers import RedisServer
 from tests.support.servers.asking import Asking
 from tests.support.servers.fixtures import asking  # noqa: F401  # a fixture
 from tests.support.servers.impostors import Listener, listening, relay
+from tests.tiers.places import NEVER_MS
 
 from credenza.tiers.base import Get, Put, TierError
 
@@ -55,7 +56,7 @@ def test_server_with_a_trusted_certificate_is_used(asking: Asking, tls_server: L
     ask = asking(f"rediss://localhost:{tls_server.port}?ssl_ca_certs={certificate}.crt")
     envelope = bytes(range(256)) * 2_000
     for _ in range(3):
-        stored, record = ask(Put(NAME, envelope, 60_000), Get(NAME))
+        stored, record = ask(Put(NAME, envelope, 60_000, NEVER_MS), Get(NAME))
         assert stored is True
         assert record.endswith(envelope)
     assert tls_server.accepted == 1

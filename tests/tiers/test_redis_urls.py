@@ -1,5 +1,6 @@
 """From a URL to a tier: what is understood, and what the errors say, and do not say."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -7,26 +8,21 @@ import redis
 
 from credenza.errors import ConfigurationError
 from credenza.tiers.redis import RedisTier
-from credenza.tiers.redis.cluster import ViaCluster
-from credenza.tiers.redis.places import Place
-from credenza.tiers.redis.routes import Direct, ViaSentinel
+from credenza.tiers.redis.servers import Servers, connection_class
 from credenza.tiers.sqlite import SqliteTier
 from credenza.tiers.urls import open_tier, split_options
 
 SECRET = "trout/fin"  # what must not be shown
 
 
-def place_of(tier: object) -> Place:
-    """Return the only server of a tier."""
+def servers_of(tier: object) -> Servers:
+    """Return where a tier connects to."""
     assert isinstance(tier, RedisTier)
-    route = tier._route
-    assert isinstance(route, Direct)
-    return route._place
+    return tier._loops._servers
 
 
-def login_of(place: Place) -> Any:
-    provider = place.access.credentials
-    return None if provider is None else provider.get_credentials()
+def login_of(options: Mapping[str, Any]) -> tuple[Any, Any]:
+    return options.get("username"), options.get("password")
 
 
 @pytest.mark.parametrize(
@@ -44,27 +40,32 @@ def login_of(place: Place) -> Any:
 )
 def test_address_and_database_are_read(url: str, host: str, port: int, database: int) -> None:
     """Each scheme says where the server is and which of its databases is meant."""
-    place = place_of(open_tier(url))
-    assert (place.host, place.port, place.access.database) == (host, port, database)
-    assert place.access.tls is None
+    servers = servers_of(open_tier(url))
+    options = servers.options
+    address = (options["path"], 0) if "path" in options else (options["host"], options["port"])
+    assert (*address, options.get("db", 0)) == (host, port, database)
+    assert servers.kind == ("UnixDomainSocketConnection" if "path" in options else "Connection")
 
 
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
 def test_tls_checks_certificate_and_host_by_default(scheme: str) -> None:
     """Only who asks for it gets less."""
-    tls = place_of(open_tier(f"{scheme}://cache")).access.tls
-    assert tls is not None
-    assert tls.check_hostname
-    lax = place_of(open_tier(f"{scheme}://cache?ssl_cert_reqs=none")).access.tls
-    assert lax is not None
-    assert not lax.check_hostname
+
+    def made(url: str, is_async: bool) -> Any:
+        servers = servers_of(open_tier(url))
+        options = servers.options_for(None, is_async=is_async)
+        return connection_class(servers.kind, is_async=is_async)(**options)
+
+    for is_async in (True, False):
+        assert made(f"{scheme}://cache", is_async).check_hostname
+        assert not made(f"{scheme}://cache?ssl_cert_reqs=none", is_async).check_hostname
 
 
 def test_login_is_decoded() -> None:
     """User name and password may hold any character."""
-    place = place_of(open_tier("redis://ann:trout%2Ffin@cache"))
-    assert login_of(place) == ("ann", SECRET)
-    assert SECRET not in repr(place)
+    servers = servers_of(open_tier("redis://ann:trout%2Ffin@cache"))
+    assert login_of(servers.options) == ("ann", SECRET)
+    assert SECRET not in repr(servers)
 
 
 def test_namespace_is_taken_from_the_url_unless_it_is_given() -> None:
@@ -81,34 +82,37 @@ def test_namespace_is_taken_from_the_url_unless_it_is_given() -> None:
 
 def test_several_sentinels_have_one_service() -> None:
     """Their login is their own; that of the URL is the master's."""
-    tier = open_tier("redis+sentinel://ann:pw@one,two:1234/main/3?sentinel_password=own&client_name=shop")
-    assert isinstance(tier, RedisTier)
-    route = tier._route
-    assert isinstance(route, ViaSentinel)
-    assert [place[:2] for place in route._sentinels] == [("one", 26379), ("two", 1234)]
-    assert [login_of(place) for place in route._sentinels] == [("own",)] * 2
-    access = route._access
-    assert access.must_be_master
-    assert (access.database, access.client_name) == (3, "shop")
-    assert access.credentials.get_credentials() == ("ann", "pw")
+    servers = servers_of(
+        open_tier("redis+sentinel://ann:pw@one,two:1234/main/3?sentinel_password=own&client_name=shop")
+    )
+    assert (servers.service, servers.hosts) == ("main", (("one", 26379), ("two", 1234)))
+    assert login_of(servers.sentinel_options) == (None, "own")
+    assert login_of(servers.options) == ("ann", "pw")
+    assert (servers.options["db"], servers.options["client_name"]) == (3, "shop")
+    assert not servers.is_cluster
 
 
 def test_several_nodes_are_one_cluster() -> None:
     """Any of them may be asked; TLS is that of all."""
-    tier = open_tier("rediss+cluster://:pw@one:7000,two")
-    assert isinstance(tier, RedisTier)
-    route = tier._route
-    assert isinstance(route, ViaCluster)
-    assert [place[:2] for place in route._known] == [("one", 7000), ("two", 6379)]
-    assert route._access.tls is not None
-    assert login_of(route._known[0]) == ("pw",)
+    servers = servers_of(open_tier("rediss+cluster://:pw@one:7000,two"))
+    assert servers.is_cluster
+    assert servers.hosts == (("one", 7000), ("two", 6379))
+    assert servers.kind == "SSLConnection"
+    assert login_of(servers.options) == (None, "pw")
 
 
 @pytest.mark.parametrize(
-    ("url", "path"), [("sqlite:///a.db", "a.db"), ("sqlite:////var/a%20b.db?namespace=x", "/var/a b.db")]
+    ("url", "path"),
+    [
+        ("sqlite:///var/a.db", "/var/a.db"),
+        ("sqlite:////var/a%20b.db?namespace=x", "/var/a b.db"),
+        ("sqlite:a.db", "a.db"),
+        ("sqlite:../var/a.db?codec=json", "../var/a.db"),
+        ("SQLite:/var/a.db", "/var/a.db"),
+    ],
 )
 def test_sqlite_has_a_path(url: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three slashes begin a relative path, four an absolute one, as in SQLAlchemy."""
+    """Three slashes begin an absolute path, four as well; without any it is a relative one."""
     seen: list[str] = []
     monkeypatch.setattr(SqliteTier, "__init__", lambda self, path, *, namespace: seen.append(str(path)))
     monkeypatch.setattr(SqliteTier, "__del__", lambda self: None, raising=False)
@@ -138,6 +142,7 @@ def test_sqlite_has_a_path(url: str, path: str, monkeypatch: pytest.MonkeyPatch)
         ("redis://cache?namespace=", "namespace must be"),
         ("sqlite://shop.db", "three slashes"),
         ("sqlite:///", "three slashes"),
+        ("sqlite:", "three slashes"),
         ("sqlite:///shop.db?colour=blue", "unknown option 'colour'"),
     ],
 )
