@@ -13,10 +13,14 @@ from pathlib import Path
 
 from bench import machine, report
 from bench.coldkey import cold_key
+from bench.crowds import cold_key_of_processes
+from bench.files import hits_in_files
 from bench.footprint import footprint
 from bench.goals import GOALS, Outcome, Result, Table
 from bench.hits import async_hits, get_hits, sync_hits
 from bench.misses import async_misses, stores, sync_misses
+from bench.remote import bulk_gets, crowds_of_tasks, sync_gets
+from bench.remote_hits import async_hits_in_redis, sync_hits_in_redis
 from bench.replay import replay
 from bench.scale import FULL, QUICK, Scale
 from bench.threads import hits_of_threads
@@ -33,6 +37,13 @@ COMPARISONS: tuple[tuple[tuple[str, ...], Callable[[Scale], Result]], ...] = (
     (("P7",), footprint),
     (("P9",), hits_of_threads),
     (("P10",), cold_key),
+    (("S1",), crowds_of_tasks),
+    (("S2",), sync_gets),
+    (("S3",), bulk_gets),
+    (("S4", "S4b"), sync_hits_in_redis),
+    (("S4a", "S4c"), async_hits_in_redis),
+    (("S5",), hits_in_files),
+    (("S6",), cold_key_of_processes),
 )
 REPLAYED = ("H1", "H2")
 FAILED = "the comparison failed: {!r}"

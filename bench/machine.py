@@ -16,6 +16,10 @@ PACKAGES = (
     "aiocache",
     "dogpile.cache",
     "async-lru",
+    "redis",
+    "hiredis",
+    "msgspec",
+    "diskcache",
 )
 
 

@@ -18,7 +18,8 @@ Written by `make bench`. Where a goal has two contenders its figure is ours / th
 is timed once in each round, in a shuffled order and on the same keys; the figure is the median of the rounds' ratios,
 with its quartiles. "Close" says that the quartiles lie on both sides of the goal. Absolute times belong to this
 machine. What is measured is the pure table, whose goals are P6, P6a, P8 and P10; the other goals are there to be seen,
-as most of them ask for a compiled table.
+as most of them ask for a compiled table. S is about a shared tier: on loopback, where a round trip costs least and what a
+cache adds to it shows most.
 """
 
 

@@ -1,5 +1,7 @@
 """The page, in a real browser."""
 
+import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -7,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
+from tests.support.servers import NoServerError, running_redis
 
 from credenza.demo.population import Scale
 from credenza.demo.service import ProfileService
 
 from .chromium import Page, chromium, find_chromium
-from .conftest import Browser
+from .conftest import SCALE, Browser
+from .crews import crew, settings_for
 
 Serve = Callable[[ProfileService], AbstractContextManager[Browser]]
 MakeService = Callable[..., ProfileService]
@@ -43,6 +47,7 @@ def visit(tab: Page) -> Callable[[Browser, str], Page]:
     """Open the service's page in a window as wide as a laptop's, and wait until it shows a profile."""
 
     def open_page(browser: Browser, path: str = "/") -> Page:
+        tab.open("about:blank")  # the page of the last test complains that its service is gone
         tab.complaints.clear()
         tab.requests.clear()
         tab.size(1280, 900)
@@ -110,6 +115,68 @@ def test_stampede_shows_both_counts_side_by_side(browser: Browser, visit: Visit,
     page.until("document.documentElement.dataset.theme === 'dark'")
     picture(page, "dark", tmp_path)
     assert page.complaints == []
+
+
+def test_page_over_several_workers_tells_them_apart(
+    sqlite_url: URL, visit: Visit, tmp_path: Path, until: Callable[[Callable[[], bool], str], None]
+) -> None:
+    """It says which worker has answered, what came from the shared cache, and counts for all of them."""
+    with crew(settings_for(sqlite_url, tmp_path / "cache.db", scale=SCALE, workers=3)) as running:
+        page = visit(running.browser)
+        facts = page.text("#facts")
+        assert ("shared cache SQLite file" in facts, "workers 3" in facts) == (True, True)
+        assert page.text("#sum") == "summed over 3 workers"
+        assert page.evaluate("getComputedStyle(document.getElementById('worker')).display") != "none"
+        users = itertools.count(43)
+
+        def is_shared() -> bool:
+            """Have another worker load somebody, then show them."""
+            user, mine = next(users), page.text("#worker").removeprefix("from worker ")
+            running.ask(next(name for name in ("1", "2") if name != mine), f"/user?id={user}")
+            page.evaluate(f"document.getElementById('user-id').value = '{user}'")
+            page.click("#again")
+            page.until(f"{LOADED} && location.search === '?id={user}'")
+            return page.text("#status") == "shared"
+
+        until(is_shared, "the answer comes from the shared cache")
+        assert "took it from the cache that all workers share" in page.text("#why")
+        assert page.text("#worker").removeprefix("from worker ") in page.text("#why")
+        picture(page, "workers-shared", tmp_path)
+        page.click("#stampede")
+        page.until("document.getElementById('verdict').textContent !== ''")
+        assert page.text("[data-side=on] [data-queries]") == "1"
+        queries = running.browser.get("/stats").body["queries"]
+        page.until(f"{counter('queries')} === {queries}")
+        picture(page, "workers-stampede", tmp_path)
+        page.prefer(prefers_color_scheme="dark", prefers_reduced_motion="reduce")
+        page.until("document.documentElement.dataset.theme === 'dark'")
+        picture(page, "workers-dark", tmp_path)
+        page.size(390, 844)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        picture(page, "workers-telephone", tmp_path)
+        assert page.complaints == []
+
+
+def test_page_says_when_the_shared_cache_is_away(sqlite_url: URL, visit: Visit, tmp_path: Path) -> None:
+    """The pill of the shared cache changes its words and its colour while the server is stopped, and changes back."""
+    try:
+        stack = contextlib.ExitStack()
+        cache_server = stack.enter_context(running_redis())
+    except NoServerError as error:
+        pytest.skip(str(error))
+    with stack, crew(settings_for(sqlite_url, cache_server.url, scale=SCALE)) as running:
+        page = visit(running.browser)
+        assert page.text("#away") == ""
+        cache_server.stop()
+        answers = [running.browser.get(f"/user?id={user}") for user in range(44, 54)]
+        assert {answer.status for answer in answers} == {200}
+        page.until("document.getElementById('away').textContent === ', away: the database answers'")
+        page.evaluate("document.getElementById('user-id').value = '60'")
+        page.click("#again")
+        page.until("document.getElementById('why').textContent.includes('not kept')")
+        picture(page, "workers-away", tmp_path)
+        cache_server.start()
+        page.until("document.getElementById('away').textContent === ''")
 
 
 def test_edit_names_what_is_wrong_and_then_shows_the_new_name(
@@ -192,6 +259,8 @@ def test_controls_have_names_and_text_has_contrast(browser: Browser, visit: Visi
             ("panel", "hit"),
             ("panel", "miss"),
             ("panel", "joined"),
+            ("panel", "shared"),
+            ("miss", "panel"),
             ("panel", "stale"),
             ("panel", "bypass"),
             ("on-accent", "accent"),

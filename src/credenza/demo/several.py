@@ -49,7 +49,7 @@ def run_workers(settings: Settings, *, host: str, port: int, mode: Mode) -> bool
         workers = stack.enter_context(Workers(settings, listeners, lambda message: console.print(escape(message))))
         address = address_of(listeners[0])
         if mode != "serve":
-            tour = Tour(Client(address), control=_Control(workers, settings, own_cache))
+            tour = Tour(Client(address), control=Hand(workers, settings, own_cache))
             is_kept = asyncio.run(show_tour(console, tour))
         if mode != "tour":
             say_where(console, address)
@@ -70,8 +70,8 @@ def _own_cache(console: Console) -> Generator[Path]:
         yield file
 
 
-class _Control:
-    """A `Control` of our own workers, and of the shared cache if that is ours, too."""
+class Hand:
+    """The `Control` of our own workers, and of the shared cache if that is ours, too."""
 
     def __init__(self, workers: Workers, settings: Settings, own_cache: Path | None) -> None:
         self.kill = workers.kill

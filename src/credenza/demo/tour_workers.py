@@ -11,6 +11,9 @@ from .errors import DemoError, LineCut
 from .rows import USER, Probe, Row, count, second_name, skipped, tally, unlike
 
 HERD = 1_000
+_FRESH_USER = (
+    USER + 1
+)  # whom no worker has read, so that even those which do not hear of each other have nothing at hand
 _WAITING = 20  # requests that wait for the load of a worker that is killed
 _LONGEST_WAIT = 30.0  # seconds after which somebody waits for ever, as far as the tour is concerned
 _POLL = 0.02
@@ -31,6 +34,7 @@ class Control(Protocol):
 
     def hold_database(self) -> AbstractContextManager[None]:
         """Let no query of the database come to an end inside the block."""
+        ...
 
     def hold_cache(self) -> AbstractContextManager[None] | None:
         """Let nobody write to the shared cache inside the block; None if it is not ours to stop."""
@@ -63,7 +67,7 @@ class WorkersTour:
         step = f"{HERD:,} at once over {len(self._names)} workers"
         if self._queries_after_update is None:
             return skipped(step, count(1), _NOT_CACHED)
-        await self._probe.expire(USER)
+        await self._probe.expire(_FRESH_USER)
 
         def check(replies: Sequence[Reply], queries: int) -> Iterable[str]:
             yield from unlike(replies)
@@ -73,7 +77,7 @@ class WorkersTour:
                 yield "one worker has answered them all"
 
         return await self._probe.measure(
-            step, "1 query", lambda: self._probe.client.send_at_once(f"/user?id={USER}", HERD), check
+            step, "1 query", lambda: self._probe.client.send_at_once(f"/user?id={_FRESH_USER}", HERD), check
         )
 
     async def _update(self) -> Row:

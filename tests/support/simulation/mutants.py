@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from credenza import NotFound, fence, flight, state, steps
@@ -31,12 +31,17 @@ def _mutant(where: Any, name: str) -> Callable[[Callable[[Any], Any]], Callable[
     return add
 
 
+def mutated(name: str) -> contextlib.AbstractContextManager[None]:
+    """Return a context with the mutant `name` in the place of the core."""
+    return patched(MUTANTS[name])
+
+
 @contextlib.contextmanager
-def mutated(name: str) -> Iterator[None]:
-    """Run the block with the mutant `name` in the place of the core."""
+def patched(patches: Iterable[Patch]) -> Iterator[None]:
+    """Run the block with wrong versions of functions, wherever they were imported."""
     changed: list[tuple[Any, str, Any]] = []
     try:
-        for where, attribute, make in MUTANTS[name]:
+        for where, attribute, make in patches:
             right = getattr(where, attribute)
             wrong = make(right)
             for place in _places(where, attribute, right):

@@ -24,6 +24,10 @@ _GRACE_NS: Final = 250_000_000
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
 
+_PATIENCE: Final = 5
+"""An event loop that is busy fires its timers late, while the reply waits to be read; who asks has a better one."""
+
+
 class RedisTier:
     """What processes share, kept by Redis >= 6.2 or Valkey: a single server, behind Sentinel, or a Cluster.
 
@@ -73,7 +77,7 @@ class RedisTier:
 
     async def perform_async(self, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
         """See `Tier.perform_async`. Batches of one event loop are performed one after the other."""
-        deadline_ns = time.monotonic_ns() + timeout_ns
+        deadline_ns = time.monotonic_ns() + _PATIENCE * timeout_ns
         batch = list(operations)
         if not batch:
             return []
