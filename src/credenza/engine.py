@@ -17,7 +17,7 @@ from .errors import ConfigurationError, UsageError
 from .events import EventKind
 from .flow.find import find_many
 from .flow.invalidate import clear, invalidate, invalidate_tags
-from .flow.keep import keep_up, pause_ns
+from .flow.keep import keep_up, part, pause_ns
 from .flow.put import put_many
 from .keys import check_hashable, check_tags
 from .memory.entry import Entry
@@ -116,8 +116,7 @@ class Engine:
         """Close the cache; deliver what is owed if that takes no waiting. Blocks for a moment with a shared tier."""
         shared = self.state.shared
         if shared is not None and not shared.is_closed:
-            if shared.owed:
-                block(keep_up(self.state, self.threads))
+            block(part(self.state, self.threads))
             if shared.owed and shared.needs_proof:
                 _log.warning("the cache %r was closed and owes %d invalidations", self.state.name, len(shared.owed))
             shared.is_closed = True

@@ -136,6 +136,9 @@ def _approach(state: State, request: Request) -> Move:
     key = request.key
     with state.lock:
         if state.is_closed:
+            if request.look is not None:
+                state.end_look(key, request.look)
+                request.look = None
             state.check_open()
         if request.arrived < 0:
             request.arrived = state.arrivals
@@ -191,6 +194,7 @@ def begin_looks(state: State, requests: Iterable[Request]) -> list[Request]:
     looking = []
     now_ns = state.clock_ns()
     with state.lock:
+        state.check_open()
         for request in requests:
             request.has_looked = True
             entry = state.table.find(request.key) if now_ns < state.table.fresh_until_ns else None

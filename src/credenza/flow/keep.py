@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,8 +15,8 @@ from ..sentinel import MISSING
 from ..shared.proof import MOST_NEWS
 from ..shared.shared import LEASE_MS, MILLISECOND, RENEW_NS, Barrier
 from ..state import State
-from ..tiers.base import Log, News, Operation, ReadLog, Renew, Reply
-from .exchange import note_failure, note_success, tier_of
+from ..tiers.base import Log, News, Operation, ReadLog, Release, Renew, Reply
+from .exchange import exchange, note_failure, note_success, tier_of
 from .fence import note_renewal, renewal_of
 from .invalidate import deliver
 
@@ -144,3 +145,16 @@ async def _deliver_owed(state: State, run: Waiter) -> None:
             state.events.emit(EventKind.DELIVERED, shared.names.key(name))
         if debt.tags or debt.clears:
             state.events.emit(EventKind.DELIVERED)
+
+
+async def part(state: State, run: Waiter) -> None:
+    """Deliver what is owed and give the leases back, if that takes no waiting: the process leaves. Never raises `TierError`."""
+    shared = tier_of(state)
+    if shared.owed:
+        await keep_up(state, run)
+    with state.lock:
+        leases = list(shared.leases.items())
+        shared.leases.clear()
+    if leases:
+        with contextlib.suppress(TierError):
+            await exchange(state, run, [Release(name, token, drops=False) for token, name in leases], shared.timeout_ns)
