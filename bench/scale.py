@@ -18,6 +18,11 @@ class Scale:
     longest_trace: int | None
 
     @property
+    def slow_rounds(self) -> int:
+        """How many rounds count where each operation asks a server."""
+        return max(5, self.rounds // 2)
+
+    @property
     def is_quick(self) -> bool:
         """Tell whether something was left out."""
         return self.longest_trace is not None

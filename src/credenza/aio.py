@@ -44,9 +44,9 @@ class AsyncCache(Generic[K, V]):
     async def get(self, key: K, default: Any = None, *, type: Any = MISSING) -> Any:
         """See `Cache.get`."""
         engine = self._engine
-        value = engine.get(_hashable(key))
+        value = engine.get(_hashable(key)) if engine.has_memory else MISSING
         if value is MISSING and engine.state.shared is not None:
-            value = (await engine.find(engine.tasks, (_hashable(key),), type)).get(_hashable(key), MISSING)
+            value = await engine.find_one_async(key, type)
         return default if value is MISSING else value
 
     async def get_or_load(

@@ -140,9 +140,9 @@ class Cache(Generic[K, V]):
             type: what a shared tier's bytes are decoded to; without it plain data.
         """
         engine = self._engine
-        value = engine.get(_hashable(key))
+        value = engine.get(_hashable(key)) if engine.has_memory else MISSING
         if value is MISSING and engine.state.shared is not None:
-            value = block(engine.find(engine.threads, (_hashable(key),), type)).get(_hashable(key), MISSING)
+            value = engine.find_one(key, type)
         return default if value is MISSING else value
 
     def get_or_load(

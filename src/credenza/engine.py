@@ -13,9 +13,10 @@ from typing import Any, Generic, TypeVar
 
 from .codec import Codec, TypedCodec
 from .durations import Duration, nanoseconds_of
-from .errors import ConfigurationError, UsageError
+from .errors import ConfigurationError, TierError, UsageError
 from .events import EventKind
 from .flow.find import find_many
+from .flow.glance import CLOSER, Glance
 from .flow.invalidate import clear, invalidate, invalidate_tags
 from .flow.keep import keep_up, part, pause_ns
 from .flow.put import put_many
@@ -66,11 +67,23 @@ class Fetched(Generic[V]):
 class Engine:
     """The state of a cache, its policy and its two runtimes."""
 
-    __slots__ = ("__weakref__", "_policies", "cache", "keeper", "policy", "state", "tasks", "threads")
+    __slots__ = (
+        "__weakref__",
+        "_policies",
+        "cache",
+        "glance",
+        "has_memory",
+        "keeper",
+        "policy",
+        "state",
+        "tasks",
+        "threads",
+    )
 
     def __init__(self, state: State, policy: Policy) -> None:
         self.state = state
         self.policy = policy
+        self.has_memory = state.table.maxsize != 0
         self.cache: object = None  # the `Cache`, for functions to tell; a function keeps its cache alive
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}  # Any: values of options
         self.keeper: Keeper | None = None
@@ -83,6 +96,7 @@ class Engine:
         self.threads = Threads(workers, gathers.threads)
         self.tasks = Tasks(workers, gathers)
         shared = self.state.shared
+        self.glance = None if shared is None or self.has_memory else Glance(self.state)
         if shared is not None:
             self.keeper = Keeper(self.state, shared.tier, keep_up, pause_ns)
             shared.keep, shared.wake = self.keeper.start, self.keeper.wake
@@ -237,6 +251,48 @@ class Engine:
 
     async def find(self, run: Waiter, keys: Iterable[Hashable], annotation: Any) -> dict[Hashable, Any]:
         """Return the fresh values that are at hand, in memory or in the shared tier."""
+        shared = self.state.shared
+        knowledge = None if self.glance is None else self.glance.knowledge()
+        if self.glance is None or shared is None or knowledge is None:
+            return await self._find(run, keys, annotation)
+        found, closer = await self.glance.values(run, list(keys), knowledge, shared.codec.of(annotation))
+        if self.policy.copy is not None:
+            found = {key: self.policy.copy(value) for key, value in found.items()}
+        return found | await self._find(run, closer, annotation) if closer else found
+
+    def find_one(self, key: Hashable, annotation: Any) -> Any:  # Any: as in `find`
+        """Return the fresh value of `key` that is in the shared tier, else `MISSING`. Blocks for a round trip."""
+        glance, shared = self.glance, self.state.shared
+        knowledge = None if glance is None else glance.knowledge()
+        if glance is not None and shared is not None and knowledge is not None:
+            operation = glance.operation(key)
+            try:
+                record = self.threads.ask(shared.tier, operation, shared.timeout_ns)
+            except TierError as error:
+                return glance.lost(error)
+            value = glance.value(operation, record, knowledge, shared.codec.of(annotation))
+            if value is not CLOSER:
+                return value if value is MISSING else _copy(self.policy, value)
+        return block(self._find(self.threads, (key,), annotation)).get(key, MISSING)
+
+    async def find_one_async(self, key: Hashable, annotation: Any) -> Any:  # Any: as in `find`
+        """Do as `find_one` for a task, which waits."""
+        glance, shared = self.glance, self.state.shared
+        knowledge = None if glance is None else glance.knowledge()
+        if glance is not None and shared is not None and knowledge is not None:
+            operation = glance.operation(key)
+            gather = self.tasks.gathers.of_running_loop(shared.tier)
+            try:
+                (record,) = await gather.exchange((operation,), shared.timeout_ns)
+            except TierError as error:
+                return glance.lost(error)
+            value = glance.value(operation, record, knowledge, shared.codec.of(annotation))
+            if value is not CLOSER:
+                return value if value is MISSING else _copy(self.policy, value)
+        return (await self._find(self.tasks, (key,), annotation)).get(key, MISSING)
+
+    async def _find(self, run: Waiter, keys: Iterable[Hashable], annotation: Any) -> dict[Hashable, Any]:
+        """Do as `find`, whatever comes between."""  # Any: an annotation; values of any type
         values = {key: self.get(key) for key in keys}  # Any: an annotation; values of any type
         found = {key: value for key, value in values.items() if value is not MISSING}
         shared = self.state.shared

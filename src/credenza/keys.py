@@ -50,9 +50,12 @@ def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
 def unique_keys(keys: Iterable[K]) -> list[K]:
     """Return each key once, in order; raises `UsageError` for one that is not hashable."""
     listed = list(keys)
-    for key in listed:
-        check_hashable(key)
-    return list(dict.fromkeys(listed))
+    try:
+        return list(dict.fromkeys(listed))
+    except TypeError:
+        for key in listed:
+            check_hashable(key)
+        raise
 
 
 class Template:

@@ -343,6 +343,8 @@ class State:
         """Keep the sums of a function that is gone, and nothing else of it."""
         self._take_out(list(scope.entries.values()))
         with self.lock:
+            if self.shared is not None and self.shared.names.scopes.get(scope.name) is scope:
+                del self.shared.names.scopes[scope.name]
             self.tallies.remove(tally)
             self.tally.hits += tally.hits
             self.tally.stale_hits += tally.stale_hits

@@ -119,7 +119,7 @@ def test_ten_thousand_tasks_need_a_few_connections_and_load_each_key_once(
     async def main() -> None:
         nonlocal connections
         with server.client() as client:
-            for _ in range(3):
+            for _ in range(2):
                 asking = [
                     cache.aio.get_or_load(f"key:{number}", functools.partial(load, number)) for number in range(KEYS)
                 ]
@@ -127,7 +127,7 @@ def test_ten_thousand_tasks_need_a_few_connections_and_load_each_key_once(
                 connections = max(connections, len(client.client_list(_type="normal")) - 1)
         await cache.aio.close()
 
-    with Cache[str, int].from_url(server.url, maxsize=maxsize) as cache:
+    with Cache[str, int].from_url(server.url, maxsize=maxsize, tier_timeout=10) as cache:
         assert cache.get_or_load("first", lambda: 1) == 1
         until_proved(cache)
         asyncio.run(main())

@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 from tests.support.servers import NoServerError, RedisServer, running_redis
-from tests.support.troubles import Face, until_proved
-from tests.support.waiting import wait_until
+from tests.support.troubles import Face
 
 from credenza import Cache
 from credenza.codec import Codec
 from credenza.tiers.base import VALUE_HEADER_BYTES
 
 NAME = b"credenza:key"
-HEAD, LOG = b"{credenza}~head", b"{credenza}~log"
 VALUE = {"name": "Ann", "numbers": [1, 2, 3]}
 
 
@@ -152,6 +150,7 @@ def test_foreign_type_under_a_key_is_a_miss(cache: Cache[Any, Any], face: Face, 
     assert face.read(cache, "key", lambda: "newest") == "newest"
 
 
+@pytest.mark.timeout(60)
 def test_truncated_record_is_a_miss(server: RedisServer) -> None:
     """Every beginning of a record, the empty one included, is loaded anew."""
     record = valid_record(server)
@@ -163,22 +162,24 @@ def test_truncated_record_is_a_miss(server: RedisServer) -> None:
         assert len(keys) >= len(record) - 1
 
 
+@pytest.mark.timeout(60)
 def test_record_with_a_flipped_bit_is_a_miss_or_right(server: RedisServer) -> None:
-    """No bit of a record can turn a value into another one."""
+    """No bit of a record can turn a value into another one; one of each byte is tried."""
     record = valid_record(server)
     with Cache[Any, Any].from_url(server.url, maxsize=0, tier_timeout=5) as cache, server.client() as client:
         keys = unreadable(cache)
         seen = {"kept": 0, "loaded": 0}
-        for bit in range(8, 8 * len(record)):
+        for place in range(1, len(record)):
+            bit = 8 * place + place % 8
             spoilt = bytearray(record)
             spoilt[bit // 8] ^= 1 << bit % 8
             client.set(NAME, bytes(spoilt))
             value = cache.get_or_load("key", lambda: "loaded")
             assert value in (VALUE, "loaded"), bit
             seen["kept" if value == VALUE else "loaded"] += 1
-        # The header of a refresh under way is no part of the value; every bit of the envelope is.
-        assert seen["kept"] <= 8 * (VALUE_HEADER_BYTES - 1)
-        assert len(keys) >= 8 * (len(record) - VALUE_HEADER_BYTES)
+        # The header, that of a refresh under way, is no part of the value; the envelope is.
+        assert seen["kept"] <= VALUE_HEADER_BYTES - 1
+        assert len(keys) >= len(record) - VALUE_HEADER_BYTES
 
 
 def test_record_of_another_key_is_a_miss(cache: Cache[Any, Any], face: Face, server: RedisServer) -> None:
@@ -249,97 +250,3 @@ def test_value_of_512_mb_is_a_miss_and_does_not_come_over_the_line(
         sent: Any = client.info("stats")["total_net_output_bytes"]
         assert sent < 20_000_000
         assert int(client.strlen(NAME)) < 10_000  # type: ignore[arg-type]
-
-
-# The head, the log, and tags ------------------------------------------------------------------------------------------
-
-
-def spoil_head(client: Any) -> None:
-    client.delete(HEAD)
-    client.set(HEAD, "rubbish")
-
-
-def spoil_head_fields(client: Any) -> None:
-    client.hset(HEAD, mapping={"sequence": "many", "epoch": "short"})
-
-
-def spoil_log(client: Any) -> None:
-    client.delete(LOG)
-    client.rpush(LOG, "rubbish")
-
-
-def spoil_entry(client: Any) -> None:
-    sequence = int(client.hget(HEAD, "sequence") or 0)
-    client.xadd(LOG, {"news": b"\xff\xfe rubbish"}, id=f"{sequence + 1}-0")
-    client.hincrby(HEAD, "sequence", 1)
-
-
-def spoil_fields(client: Any) -> None:
-    sequence = int(client.hget(HEAD, "sequence") or 0)
-    client.xadd(LOG, {"other": "field", "and": "more"}, id=f"{sequence + 1}-0")
-    client.hincrby(HEAD, "sequence", 1)
-
-
-SPOILING = [spoil_head, spoil_head_fields, spoil_log, spoil_entry, spoil_fields]
-
-
-@pytest.mark.parametrize("spoil", SPOILING, ids=lambda spoil: spoil.__name__)
-def test_spoilt_head_or_log_is_rebuilt_and_invalidations_go_on(
-    face: Face, server: RedisServer, spoil: Callable[[Any], None]
-) -> None:
-    """Rubbish in the head or the log empties memory at worst; later invalidations reach the other process as ever."""
-    options: dict[str, Any] = {"max_staleness": 0.2, "tier_timeout": 5}
-    database = {"key": 0}
-    with (
-        Cache[Any, Any].from_url(server.url, **options) as one,
-        Cache[Any, Any].from_url(server.url, **options) as other,
-        server.client() as client,
-    ):
-        for number in range(1, 4):
-            for each in (one, other):
-                assert face.read(each, "key", lambda: database["key"]) == number - 1
-                until_proved(each)
-            spoil(client)
-            face.write(one, "key", lambda number=number: database.update(key=number))
-            assert face.read(one, "key", lambda: database["key"]) == number
-            wait_until(
-                lambda number=number: face.read(other, "key", lambda: database["key"]) == number,
-                "the other process sees the write",
-            )
-            assert {one.health().tier, other.health().tier} == {"up"}
-        for each in (one, other):
-            until_proved(each)
-            face.close(each)
-
-
-@pytest.mark.parametrize("rubbish", [b"rubbish", b"T", b"T" + bytes(16) + b"torn", bytes(100)], ids=range(4))
-def test_spoilt_tag_hides_no_invalidation(cache: Cache[Any, Any], server: RedisServer, rubbish: bytes) -> None:
-    """What was invalidated by a tag is not served again when the record of the tag is spoilt, and the tag works again."""
-    database = {"key": 0}
-
-    def load() -> int:
-        return database["key"]
-
-    with Cache[Any, Any].from_url(server.url, tier_timeout=5) as other, server.client() as client:
-        for number in range(1, 4):
-            for each in (cache, other):
-                assert each.get_or_load("key", load, tags=["tag"]) == number - 1
-            client.set("credenza#tag", rubbish)
-            assert other.get_or_load("key", load, tags=["tag"]) == number - 1
-            database["key"] = number
-            cache.invalidate_tags("tag")
-            client.set("credenza#tag", rubbish)
-            assert cache.get_or_load("key", load, tags=["tag"]) == number
-            wait_until(
-                lambda number=number: other.get_or_load("key", load, tags=["tag"]) == number,
-                "the tag is invalidated everywhere",
-            )
-
-
-def test_spoilt_tag_of_a_list_does_not_stop_reads(cache: Cache[Any, Any], server: RedisServer) -> None:
-    """A tag's record of a foreign type is made anew."""
-    with server.client() as client:
-        client.rpush("credenza#tag", "foreign")
-    assert cache.get_or_load("key", lambda: 1, tags=["tag"]) == 1
-    cache.invalidate_tags("tag")
-    assert cache.get_or_load("key", lambda: 2, tags=["tag"]) == 2

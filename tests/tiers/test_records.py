@@ -30,11 +30,12 @@ from credenza.tiers.base import (
 from credenza.tiers.records import (
     MOST_LIFE_MS,
     TAG_LIFE_MS,
-    is_fenced,
     lease_record,
+    mark_tag,
     refresh_of,
     stamp_of,
     tag_record,
+    tag_writers,
     value_record,
 )
 from credenza.tiers.shelf import Shelf, change_of
@@ -295,7 +296,11 @@ def test_record_that_would_have_no_life_goes(stage: Stage) -> None:
             OpenTag(N, stamp(1, OTHER_EPOCH)),
             tag_record(stamp(1, OTHER_EPOCH), {B: 1100}),
         ),
-        (tag_record(stamp(3), {B: 1000}), OpenTag(N, stamp(1, OTHER_EPOCH)), tag_record(stamp(1, OTHER_EPOCH))),
+        (
+            tag_record(stamp(3), {B: 1000}),
+            OpenTag(N, stamp(1, OTHER_EPOCH)),
+            tag_record(stamp(1, OTHER_EPOCH), {B: 1000}),
+        ),
         (b"rubbish", OpenTag(N, stamp(3)), tag_record(stamp(3))),
         (b"T", OpenTag(N, stamp(3)), tag_record(stamp(3))),
         (b"", MarkTag(N, stamp(3)), tag_record(stamp(3))),
@@ -305,7 +310,7 @@ def test_record_that_would_have_no_life_goes(stage: Stage) -> None:
         (b"", MarkTag(N, stamp(3), joins=A, life_ms=100), tag_record(stamp(3), {A: 1100})),
         (tag_record(stamp(3), {A: 1010}), MarkTag(N, stamp(3), A, b"", 100), tag_record(stamp(3), {A: 1100})),
         (tag_record(stamp(3), {A: 1100, B: 1100}), MarkTag(N, stamp(4), leaves=A), tag_record(stamp(4), {B: 1100})),
-        (tag_record(stamp(3), {B: 1000}), MarkTag(N, stamp(4), leaves=A), tag_record(stamp(4))),
+        (tag_record(stamp(3), {B: 1000}), MarkTag(N, stamp(4), leaves=A), tag_record(stamp(4), {B: 1000})),
     ],
 )
 def test_tag_operations_have_their_outcome(stage: Stage, before: bytes, operation: Operation, after: bytes) -> None:
@@ -315,11 +320,28 @@ def test_tag_operations_have_their_outcome(stage: Stage, before: bytes, operatio
     assert stage.shelf.held[N][1] == 1000 + (500 if after == before and isinstance(operation, OpenTag) else TAG_LIFE_MS)
 
 
-@pytest.mark.parametrize(("at", "fenced"), [(1099, True), (1100, False)])
-def test_tag_is_fenced_until_the_deadline_of_its_writer(at: int, *, fenced: bool) -> None:
-    """To the millisecond."""
-    assert is_fenced(tag_record(stamp(1), {A: 1100}), at) is fenced
-    assert is_fenced(tag_record(stamp(1)), at) is False
+@pytest.mark.parametrize("at", [1000, 1099, 1100, 5000])
+def test_writer_of_a_tag_stays_in_its_record_until_it_is_named(at: int) -> None:
+    """One whose share has expired was killed, perhaps after its commit: only who has seen it may take it out."""
+    record = tag_record(stamp(1), {A: 1100})
+    assert tag_writers(record, at) == {A: 1100}
+    assert tag_writers(tag_record(stamp(1)), at) == {}
+    marked = mark_tag(record, MarkTag(b"n", stamp(2)), at).reply
+    assert tag_writers(marked, at) == {A: 1100}
+    assert tag_writers(mark_tag(marked, MarkTag(b"n", stamp(3), leaves=A), at).reply, at) == {}
+
+
+def test_share_that_no_writer_of_ours_can_have_is_no_writer() -> None:
+    """Bytes of somebody else do not fence a tag for ever."""
+    assert tag_writers(tag_record(stamp(1), {A: 1 << 60}), 1000) == {}
+
+
+def test_mark_without_a_number_keeps_the_stamp() -> None:
+    """A fence is renewed without a look at the head, which may be another one by now."""
+    record = tag_record(stamp(7, OTHER_EPOCH))
+    assert mark_tag(record, MarkTag(b"n", stamp(0), joins=A, life_ms=50), 1000).reply == tag_record(
+        stamp(7, OTHER_EPOCH), {A: 1050}
+    )
 
 
 def test_parts_of_records_can_be_read_back() -> None:

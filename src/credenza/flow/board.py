@@ -17,7 +17,7 @@ from ..state import State
 from ..steps import Request, settle
 from ..tiers.base import Fill, Get, Head, Lease, Operation, ReadHead, Release, Reply, Stamp
 from .exchange import exchange, note_refusal, tier_of
-from .look import read_tags, read_value, stamps_of, tag_names
+from .look import mend_tags, read_tags, read_value, stamps_of, tag_names, torn_tags
 
 _MOST_ATTEMPTS: Final = 4
 """How often a lease is asked for anew because the record has become another value meanwhile."""
@@ -129,7 +129,13 @@ async def _ask_once(state: State, run: Waiter, boardings: Sequence[Boarding]) ->
         raise head
     if shared.offset_ms is None:
         shared.compare_clocks(head.now_ms, sent_ns, state.clock_ns())
-    stamps = stamps_of(tags, replies[len(boardings) + 1 :], head.now_ms)
+    told = replies[len(boardings) + 1 :]
+    stamps = stamps_of(tags, told, head, head.now_ms)
+    torn = torn_tags(tags, told, head.now_ms)
+    if torn:
+        head = await mend_tags(state, run, torn)
+        for tag, _ in torn:
+            stamps.pop(tag, None)  # to be read again below
     missing = [tag for tag in tags if tag not in stamps]
     if missing:
         stamps |= await read_tags(state, run, missing, head)
@@ -192,7 +198,7 @@ async def _meet(state: State, run: Waiter, boarding: Boarding, record: bytes, kn
 async def store(state: State, run: Waiter, cargo: Sequence[Cargo]) -> None:
     """Fill the records under their leases, and mark the flights of those that memory must not keep either."""
     shared = tier_of(state)
-    leased = [item for item in cargo if item.boarding.token]
+    leased = [item for item in cargo if item.boarding.token and not shared.is_closed]
     for item in cargo:
         item.boarding.request.flight.is_refused = shared.needs_proof
     if not leased:
@@ -273,7 +279,10 @@ async def _accepted(
     head = replies[count]
     if isinstance(head, TierError):
         return [False] * count
-    stamps = stamps_of(tags, replies[count + 1 :], head.now_ms)
+    stamps = stamps_of(tags, replies[count + 1 :], head, head.now_ms)
+    torn = torn_tags(tags, replies[count + 1 :], head.now_ms)
+    if torn:
+        await mend_tags(state, run, torn)  # too late for what was filled now, in time for the next
     missing = [tag for tag in tags if tag not in stamps]
     if missing:
         stamps |= await read_tags(state, run, missing, head)
@@ -287,9 +296,9 @@ async def _accepted(
 
 async def release(state: State, run: Waiter, boardings: Sequence[Boarding], *, drops: bool) -> None:
     """End leases without a value; where that fails they expire."""
-    if not boardings:
-        return
     shared = tier_of(state)
+    if not boardings or shared.is_closed:
+        return
     operations = [Release(each.name, each.token, drops) for each in boardings]
     with state.lock:
         for boarding in boardings:

@@ -11,7 +11,7 @@ from ..events import EventKind
 from ..runtime.base import Waiter
 from ..shared.shared import Shared
 from ..state import State
-from ..tiers.base import Operation, Reply
+from ..tiers.base import Crowded, Head, Operation, ReadHead, Reply
 
 _log = logging.getLogger("credenza")
 
@@ -26,17 +26,22 @@ async def exchange(state: State, run: Waiter, operations: Sequence[Operation], t
     """
     shared = tier_of(state)
     breaker = shared.breaker
-    if breaker.is_away or timeout_ns <= 0 or shared.is_closed:
+    if breaker.is_away or timeout_ns <= 0:
         raise TierError(
             f"the shared tier is away: {breaker.error}" if breaker.is_away else "no time is left for the tier"
         )
     shared.keep()
     try:
         return await run.exchange(shared.tier, operations, timeout_ns)
+    except Crowded:
+        raise
     except TierError as error:
         if timeout_ns >= shared.timeout_ns:  # a caller with less time than that tells nothing about the tier
             note_failure(state, error)
         raise
+    except Exception as error:  # a tier of somebody else's, or a fault in ours: a reader does not suffer for it (E1)
+        _log.exception("cache %r: the shared tier failed", state.name)
+        raise TierError(f"the shared tier failed with {type(error).__name__}") from error
 
 
 def tier_of(state: State) -> Shared:
@@ -85,3 +90,40 @@ def note_refusal(state: State, error: TierError | None) -> None:
         shared.is_refusing = False
         _log.warning("cache %r: the shared tier stores again", state.name)
         state.events.emit(EventKind.TIER_BACK, detail="stores")
+
+
+async def announced(state: State, run: Waiter, operations: Sequence[Operation]) -> Head:
+    """Perform operations that end with an announcement, all or none of them, and return the head after it."""
+    head: Head = (await perform_all(state, run, operations))[-1]
+    return head
+
+
+async def perform_all(state: State, run: Waiter, operations: Sequence[Operation]) -> list[Reply]:
+    """Do the same, and return all replies."""
+    shared = tier_of(state)
+    replies = await exchange(state, run, operations, shared.timeout_ns)
+    check(state, replies)
+    with state.lock:
+        shared.note_head(replies[-1])
+    return replies
+
+
+def check(state: State, replies: Sequence[Reply]) -> None:
+    """Raise the first refusal among the replies."""
+    for reply in replies:
+        if isinstance(reply, TierError):
+            note_refusal(state, reply)
+            raise TierError(str(reply))
+    note_refusal(state, None)
+
+
+async def read_head(state: State, run: Waiter) -> Head:
+    """Ask for the head; raises `TierError` if it cannot be had."""
+    shared = tier_of(state)
+    sent_ns = state.clock_ns()
+    replies = await exchange(state, run, [ReadHead(shared.epoch)], shared.timeout_ns)
+    check(state, replies)
+    head: Head = replies[0]
+    if shared.offset_ms is None:
+        shared.compare_clocks(head.now_ms, sent_ns, state.clock_ns())
+    return head

@@ -16,9 +16,10 @@ from ..shared.owed import Debt
 from ..shared.shared import FENCE_MS, MILLISECOND, Barrier
 from ..state import State
 from ..tiers.base import LOST, STORED, Announce, Clear, Fence, Head, MarkTag, OpenTag, Operation, Reply, Stamp
+from ..tiers.records import stamp_of
 from .board import pack
-from .exchange import exchange, tier_of
-from .invalidate import announced, check, deliver, names_of, owe, perform_all, read_head, wait_for_proofs
+from .exchange import announced, check, exchange, perform_all, read_head, tier_of
+from .invalidate import deliver, names_of, owe, wait_for_proofs
 from .look import tag_names
 
 _log = logging.getLogger("credenza")
@@ -57,6 +58,11 @@ async def raise_fence(state: State, run: Waiter, keys: Iterable[Hashable], tags:
         try:
             await wait_for_proofs(state, run)
             await _renew(state, run, barrier)
+        except FenceLost:
+            await _retract(state, run, barrier)
+            if shared.may_fail_writes:
+                raise
+            barrier.is_owed = True
         except BaseException:
             await _retract(state, run, barrier)
             raise
@@ -127,7 +133,10 @@ def note_renewal(state: State, barrier: Barrier, replies: Sequence[Reply], held_
     """Take note of whether the fence was still up when it was renewed."""
     if any(isinstance(reply, TierError) for reply in replies):
         return
-    if all(replies[: len(barrier.names)]):
+    count, epoch = len(barrier.names), barrier.head.epoch if barrier.head is not None else b""
+    stamps = [stamp_of(reply) for reply in replies[count:]]
+    was_in_time = held_ns - barrier.held_ns < FENCE_MS * MILLISECOND
+    if was_in_time and all(replies[:count]) and all(stamp is not None and stamp.epoch == epoch for stamp in stamps):
         barrier.held_ns = held_ns
         return
     if not barrier.is_lost:
@@ -185,6 +194,9 @@ async def lower_fence(
     except BaseException:
         owe(state, barrier.keys, barrier.tags)
         raise
+    finally:
+        if shared.is_closed:  # while the write was under way
+            shared.tier.close()
     return [key for key, reply in zip(barrier.keys, replies, strict=True) if reply == STORED]
 
 

@@ -19,11 +19,9 @@ from ..tiers.base import (
     Head,
     MarkTag,
     Operation,
-    ReadHead,
-    Reply,
     Stamp,
 )
-from .exchange import exchange, note_refusal, tier_of
+from .exchange import announced, read_head, tier_of
 from .look import tag_names
 
 _log = logging.getLogger("credenza")
@@ -36,6 +34,7 @@ async def invalidate(state: State, run: Waiter, keys: Iterable[Hashable]) -> Non
     """Forget `keys` in all processes; see `Cache.invalidate`."""
     keys = tuple(keys)
     names = names_of(state, keys)
+    check_open(state)
     try:
         await _deliver_or_owe(state, run, names, ())
     finally:
@@ -46,6 +45,7 @@ async def invalidate_tags(state: State, run: Waiter, tags: Iterable[object]) -> 
     """Forget what carries one of `tags` in all processes; see `Cache.invalidate_tags`."""
     tags = tuple(tags)
     names = tag_names(tier_of(state), tags)
+    check_open(state)
     try:
         await _deliver_or_owe(state, run, {}, names)
     finally:
@@ -56,6 +56,7 @@ async def invalidate_tags(state: State, run: Waiter, tags: Iterable[object]) -> 
 
 async def clear(state: State, run: Waiter) -> None:
     """Forget everything in all processes; see `Cache.clear`."""
+    check_open(state)
     try:
         await _deliver_or_owe(state, run, {}, (), clears=True)
     finally:
@@ -105,41 +106,10 @@ async def deliver(state: State, run: Waiter, debt: Debt) -> Head:
     return head
 
 
-async def announced(state: State, run: Waiter, operations: Sequence[Operation]) -> Head:
-    """Perform operations that end with an announcement, all or none of them, and return the head after it."""
-    head: Head = (await perform_all(state, run, operations))[-1]
-    return head
-
-
-async def perform_all(state: State, run: Waiter, operations: Sequence[Operation]) -> list[Reply]:
-    """Do the same, and return all replies."""
-    shared = tier_of(state)
-    replies = await exchange(state, run, operations, shared.timeout_ns)
-    check(state, replies)
+def check_open(state: State) -> None:
+    """Raise `CacheClosed` after `close`: nobody would deliver what is owed."""
     with state.lock:
-        shared.note_head(replies[-1])
-    return replies
-
-
-def check(state: State, replies: Sequence[Reply]) -> None:
-    """Raise the first refusal among the replies."""
-    for reply in replies:
-        if isinstance(reply, TierError):
-            note_refusal(state, reply)
-            raise TierError(str(reply))
-    note_refusal(state, None)
-
-
-async def read_head(state: State, run: Waiter) -> Head:
-    """Ask for the head; raises `TierError` if it cannot be had."""
-    shared = tier_of(state)
-    sent_ns = state.clock_ns()
-    replies = await exchange(state, run, [ReadHead(shared.epoch)], shared.timeout_ns)
-    check(state, replies)
-    head: Head = replies[0]
-    if shared.offset_ms is None:
-        shared.compare_clocks(head.now_ms, sent_ns, state.clock_ns())
-    return head
+        state.check_open()
 
 
 def owe(state: State, names: Mapping[Hashable, bytes], tags: Sequence[bytes], *, clears: bool = False) -> None:

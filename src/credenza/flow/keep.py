@@ -15,12 +15,13 @@ from ..sentinel import MISSING
 from ..shared.proof import MOST_NEWS
 from ..shared.shared import LEASE_MS, MILLISECOND, RENEW_NS, Barrier
 from ..state import State
-from ..tiers.base import Log, News, Operation, ReadLog, Release, Renew, Reply
+from ..tiers.base import Log, News, ReadLog, Release, Renew
 from .exchange import exchange, note_failure, note_success, tier_of
 from .fence import note_renewal, renewal_of
 from .invalidate import deliver
 
 _SHORTEST_NS: Final = 1_000_000
+_MOST_RENEWALS: Final = 128
 
 
 def pause_ns(state: State) -> int:
@@ -38,25 +39,56 @@ async def keep_up(state: State, run: Waiter) -> None:
     now_ns = state.clock_ns()
     if shared.breaker.is_away and now_ns < shared.breaker.probe_ns:
         return
-    staleness_ms = -(-shared.staleness_ns // MILLISECOND)
-    operations: list[Operation] = [ReadLog(shared.epoch, shared.proof.applied, MOST_NEWS, staleness_ms)]
-    leases, barriers = _due(state, now_ns)
-    operations += [Renew(name, token, LEASE_MS) for token, name in leases]
-    operations += [operation for barrier in barriers for operation in renewal_of(barrier)]
-    try:
-        replies = await run.exchange(shared.tier, operations, shared.timeout_ns)
-    except TierError as error:
-        note_failure(state, error)
-        return
-    log: Log | TierError = replies[0]
+    noted_ns, log = await _read_log(state, run)
     if isinstance(log, TierError):
         note_failure(state, log)
         return
     note_success(state)
-    _follow(state, log, now_ns)
-    _note_renewals(state, leases, barriers, replies[1:], now_ns)
+    _follow(state, log, noted_ns)
+    await _renew(state, run, now_ns)
     if shared.owed and now_ns >= shared.ripe_ns:
         await _deliver_owed(state, run)
+
+
+async def _read_log(state: State, run: Waiter) -> tuple[int, Log | TierError]:
+    """Read the log; return when that began, and the log or why there is none.
+
+    What fails at a tier that was there is tried once more: in a process that is short of time the keeper is, too.
+    """
+    shared = tier_of(state)
+    staleness_ms = -(-shared.staleness_ns // MILLISECOND)
+    log: Log | TierError = TierError("the log was not read")
+    noted_ns = state.clock_ns()
+    for _ in range(1 if shared.breaker.is_away else 2):
+        noted_ns = state.clock_ns()
+        operation = ReadLog(shared.epoch, shared.proof.applied, MOST_NEWS, staleness_ms)
+        try:
+            log = (await run.exchange(shared.tier, [operation], shared.timeout_ns))[0]
+        except TierError as error:
+            log = error
+        if not isinstance(log, TierError):
+            break
+    return noted_ns, log
+
+
+async def _renew(state: State, run: Waiter, now_ns: int) -> None:
+    """Renew the leases and fences that are due, fences first, a part at a time. What fails is tried in the next round."""
+    shared = tier_of(state)
+    leases, barriers = _due(state, now_ns)
+    with contextlib.suppress(TierError):
+        for barrier in barriers:
+            held_ns = state.clock_ns()
+            replies = await run.exchange(shared.tier, renewal_of(barrier), shared.timeout_ns)
+            note_renewal(state, barrier, replies, held_ns)
+        for start in range(0, len(leases), _MOST_RENEWALS):
+            part_of = leases[start : start + _MOST_RENEWALS]
+            replies = await run.exchange(
+                shared.tier, [Renew(name, token, LEASE_MS) for token, name in part_of], shared.timeout_ns
+            )
+            with state.lock:
+                for (token, _), reply in zip(part_of, replies, strict=True):
+                    if reply is False:
+                        shared.leases.pop(token, None)
 
 
 def _due(state: State, now_ns: int) -> tuple[list[tuple[bytes, bytes]], list[Barrier]]:
@@ -108,26 +140,6 @@ def _obey(state: State, news: Sequence[News]) -> None:
         scope = shared.names.scopes.get(tag[1:]) if isinstance(tag, str) and tag.startswith("\0") else None
         if isinstance(scope, Scope):
             state.clear_scope(scope)
-
-
-def _note_renewals(
-    state: State,
-    leases: list[tuple[bytes, bytes]],
-    barriers: list[Barrier],
-    replies: list[Reply],
-    held_ns: int,
-) -> None:
-    """Forget leases that are gone; say which fences are."""
-    shared = tier_of(state)
-    with state.lock:
-        for (token, _), reply in zip(leases, replies, strict=False):
-            if reply is False:
-                shared.leases.pop(token, None)
-    start = len(leases)
-    for barrier in barriers:
-        end = start + len(barrier.names) + len(barrier.tags)
-        note_renewal(state, barrier, replies[start:end], held_ns)
-        start = end
 
 
 async def _deliver_owed(state: State, run: Waiter) -> None:

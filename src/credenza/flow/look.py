@@ -15,15 +15,15 @@ from ..sentinel import MISSING
 from ..shared.shared import MILLISECOND, Knowledge, Shared, scope_tag
 from ..state import State, entry_until
 from ..steps import Request, give_up_look
-from ..tiers.base import VALUE_HEADER_BYTES, Get, Head, OpenTag, Operation, ReadHead, Reply, Stamp
-from ..tiers.records import is_fenced, stamp_of
-from .exchange import exchange, tier_of
+from ..tiers.base import VALUE_HEADER_BYTES, Announce, Get, Head, MarkTag, OpenTag, Operation, ReadHead, Reply, Stamp
+from ..tiers.records import stamp_of, tag_writers
+from .exchange import announced, exchange, read_head, tier_of
 
 _FOREVER_MS: Final = 1 << 52
 
 
 async def look_up(state: State, run: Waiter, requests: Sequence[Request]) -> None:
-    """Look the requests' keys up, in one round trip if none of their tags is unknown; put what is there into `found`.
+    """Look the requests' keys up, in one round trip if all their tags are known; put what is there into `found`.
 
     The requests have begun their look (`Move.LOOK`); it is for `approach` to end it. What the tier does not answer is
     not there (E1).
@@ -31,11 +31,20 @@ async def look_up(state: State, run: Waiter, requests: Sequence[Request]) -> Non
     timeout_ns = min(requests[0].tier_ns or tier_of(state).timeout_ns, tier_of(state).timeout_ns)
     try:
         records, knowledge = await _fetch(state, run, requests, timeout_ns)
+        read = []
         for request, record in zip(requests, records, strict=True):
-            if record[:1] == b"V":
-                await _find(state, run, request, record, knowledge)
-            elif record and record[:1] not in b"LB":
+            envelope = open_record(state, request, record) if record[:1] == b"V" else None
+            if envelope is not None:
+                read.append((request, envelope))
+            elif record and record[:1] not in b"VLB":
                 tell_unreadable(state, request.key, "it is no record of a cache")
+        tags = dict.fromkeys(tag for _, envelope in read for tag in envelope.tags)
+        if tags:
+            knowledge = await learn_tags(state, run, tags, knowledge)
+        for request, envelope in read:
+            found = judge(state, request, envelope, knowledge)
+            if found is not None:
+                request.found, request.found_tags = found
     except TierError:
         return
     except BaseException:
@@ -66,7 +75,8 @@ async def _fetch(
         raise head
     if shared.offset_ms is None:
         shared.compare_clocks(head.now_ms, now_ns, state.clock_ns())
-    stamps = stamps_of(tags, replies[len(requests) : len(requests) + len(tags)], shared.latest_ms(state.clock_ns()))
+    told = replies[len(requests) : len(requests) + len(tags)]
+    stamps = stamps_of(tags, told, head, shared.latest_ms(state.clock_ns()))
     if known is not None:
         with state.lock:
             shared.remember_tags(stamps, reads)
@@ -87,29 +97,36 @@ def _bytes(replies: Sequence[Reply]) -> Sequence[bytes]:
     return [b"" if isinstance(reply, TierError) else reply for reply in replies]
 
 
-async def _find(state: State, run: Waiter, request: Request, record: bytes, knowledge: Knowledge) -> None:
-    """Put the value of a record into `request.found` if it is readable and current."""
-    found = await read_value(state, run, request, record, knowledge)
-    if found is not None:
-        request.found, request.found_tags = found
-
-
 async def read_value(
     state: State, run: Waiter, request: Request, record: bytes, knowledge: Knowledge
 ) -> tuple[Entry, tuple[object, ...]] | None:
     """Return the entry of a `V` and its tags, or None if it is unreadable or not current; note what would replace it."""
+    envelope = open_record(state, request, record)
+    if envelope is None:
+        return None
+    if envelope.tags:
+        knowledge = await learn_tags(state, run, envelope.tags, knowledge)
+    return judge(state, request, envelope, knowledge)
+
+
+def open_record(state: State, request: Request, record: bytes) -> Envelope | None:
+    """Return what is in a `V`, None if it cannot be read; note in the request what would replace it."""
     shared = tier_of(state)
     request.seen = record[VALUE_HEADER_BYTES : VALUE_HEADER_BYTES + SEEN_BYTES]
     request.replaces_readable = False
     typed = request.typed or shared.codec.of(MISSING)
-    name = shared.names.record(request.key)
     try:
-        envelope = typed.unpack(name, record, VALUE_HEADER_BYTES)
+        return typed.unpack(shared.names.record(request.key), record, VALUE_HEADER_BYTES)
     except Unreadable as error:
         tell_unreadable(state, request.key, str(error))
         return None
-    if envelope.tags:
-        knowledge = await learn_tags(state, run, envelope.tags, knowledge)
+
+
+def judge(
+    state: State, request: Request, envelope: Envelope, knowledge: Knowledge
+) -> tuple[Entry, tuple[object, ...]] | None:
+    """Return the entry of what was read and its tags, None if it is not current."""
+    shared = tier_of(state)
     is_owed = bool(shared.owed) and any(map(shared.owed.owes_tag, envelope.tags))
     if is_owed or not knowledge.is_current(envelope.stamp, envelope.tags):
         return None
@@ -159,24 +176,50 @@ async def learn_tags(state: State, run: Waiter, tags: Iterable[bytes], knowledge
 
 async def read_tags(state: State, run: Waiter, tags: Sequence[bytes], head: Head) -> dict[bytes, Stamp | None]:
     """Return the stamps of `tags`; a tag without a record gets one, as old as `head`. None for one behind a fence."""
-    shared = tier_of(state)
     stamp = Stamp(head.epoch, head.sequence)
-    replies = await exchange(state, run, [OpenTag(tag, stamp) for tag in tags], shared.timeout_ns)
-    known = stamps_of(tags, replies, head.now_ms)
+    replies = await exchange(state, run, [OpenTag(tag, stamp) for tag in tags], tier_of(state).timeout_ns)
+    torn = torn_tags(tags, replies, head.now_ms)
+    if torn:
+        await mend_tags(state, run, torn)  # values that carry them are dead now, so None is right for this once
+    known = stamps_of(tags, replies, head, head.now_ms)
     return {tag: known.get(tag) for tag in tags}
 
 
-def stamps_of(tags: Iterable[bytes], replies: Iterable[Reply], now_ms: int) -> dict[bytes, Stamp | None]:
-    """Return the stamps of the tags that have a record; None for one behind a fence, or that could not be read."""
+async def mend_tags(state: State, run: Waiter, torn: Sequence[tuple[bytes, bytes]]) -> Head:
+    """Mark tags anew whose writers were killed behind their fence: what was loaded before they committed is dead then."""
+    shared = tier_of(state)
+    tags = tuple(dict.fromkeys(tag for tag, _ in torn))
+    head = await read_head(state, run)
+    stamp = Stamp(head.epoch, head.sequence + 1)
+    operations: list[Operation] = [MarkTag(tag, stamp, leaves=writer) for tag, writer in torn]
+    head = await announced(state, run, [*operations, Announce(shared.epoch, shared.sender, (), tags)])
+    with state.lock:
+        shared.forget_tags(tags)
+    return head
+
+
+def stamps_of(tags: Iterable[bytes], replies: Iterable[Reply], head: Head, now_ms: int) -> dict[bytes, Stamp | None]:
+    """Return the stamps of the tags that have a record of the head's epoch; None for one behind a fence, or unknown."""
     stamps: dict[bytes, Stamp | None] = {}
     for tag, reply in zip(tags, replies, strict=True):
         if isinstance(reply, TierError):
             stamps[tag] = None
             continue
         stamp = stamp_of(reply)
-        if stamp is not None:
-            stamps[tag] = None if is_fenced(reply, now_ms) else stamp
+        if stamp is not None and stamp.epoch == head.epoch:
+            stamps[tag] = None if tag_writers(reply, now_ms) else stamp
     return stamps
+
+
+def torn_tags(tags: Iterable[bytes], replies: Iterable[Reply], now_ms: int) -> list[tuple[bytes, bytes]]:
+    """Return the tags and writers whose share of the fence has expired: nobody will say that they have left."""
+    return [
+        (tag, writer)
+        for tag, reply in zip(tags, replies, strict=True)
+        if not isinstance(reply, TierError) and stamp_of(reply) is not None
+        for writer, deadline_ms in tag_writers(reply, now_ms).items()
+        if deadline_ms <= now_ms
+    ]
 
 
 def tag_names(shared: Shared, tags: Iterable[object], key: Hashable = None) -> tuple[bytes, ...]:

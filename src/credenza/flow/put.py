@@ -10,9 +10,9 @@ from ..shared.owed import Debt
 from ..state import Look, State
 from ..tiers.base import Announce, Drop, OpenTag, Operation, Put, Stamp
 from .board import pack
-from .exchange import tier_of
+from .exchange import perform_all, read_head, tier_of
 from .fence import Written, lower_fence, raise_fence
-from .invalidate import deliver, names_of, owe, perform_all, read_head
+from .invalidate import deliver, names_of, owe
 from .look import tag_names
 
 

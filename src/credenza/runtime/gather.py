@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Final
 
 from ..durations import NANOSECONDS
 from ..errors import TierError
-from ..tiers.base import Operation, Reply, Tier
+from ..tiers.base import Crowded, Operation, Reply, Tier
 
 _MOST_OPERATIONS: Final = 256
 """So many operations make one round trip: more take so long to write and to read that they would time out."""
@@ -28,14 +29,24 @@ _MORE_TURNS: Final = 10
 
 
 class _Batch:
-    """What threads have asked for while another batch was under way. The first of them performs it."""
+    """What threads have asked for while another batch was under way. The first of them to wake performs it.
 
-    __slots__ = ("done", "error", "operations", "replies", "turn")
+    Attributes:
+        turn: the batch before it has ended.
+        members: how many wait for it.
+        is_led: one of them performs it.
+        timeout_ns: as long as the most patient of them has.
+    """
+
+    __slots__ = ("done", "error", "is_led", "members", "operations", "replies", "timeout_ns", "turn")
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.turn = threading.Event()
         self.done = threading.Event()
+        self.members = 0
+        self.is_led = False
+        self.timeout_ns = 0
         self.replies: list[Reply] = []
         self.error: str | None = None
 
@@ -52,61 +63,89 @@ class ThreadGather:
         """Perform `operations`, alone or with those of others; return the replies.
 
         Raises:
+            Crowded: the time was over while others were served.
             TierError: as `Tier.perform`.
         """
         with self._lock:
-            boarded = self._board(operations) if self._is_busy else None
+            boarded = self._board(operations, timeout_ns) if self._is_busy else None
             self._is_busy = True
         if boarded is None:
-            try:
-                return _perform(tier, operations, timeout_ns)
-            finally:
-                self._hand_on()
-        batch, start, leads = boarded
-        if leads:
-            self._lead(batch, tier, timeout_ns)
-        else:
-            batch.done.wait()
+            return self._perform_alone(tier, operations, timeout_ns)
+        batch, start = boarded
+        ends = time.monotonic() + timeout_ns / NANOSECONDS
+        try:
+            if self._leads(batch, ends):
+                self._lead(batch, tier)
+            elif not batch.done.wait(max(0.0, ends - time.monotonic())):
+                raise Crowded("no time was left while other threads were served")
+        finally:
+            self._leave(batch)
         if batch.error is not None:
             raise TierError(batch.error)
         return batch.replies[start : start + len(operations)]
 
-    def _board(self, operations: Sequence[Operation]) -> tuple[_Batch, int, bool]:
+    def _perform_alone(self, tier: Tier, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
+        error: str | None = None
+        try:
+            return _perform(tier, operations, timeout_ns)
+        except TierError as raised:
+            error = str(raised)
+            raise
+        finally:
+            self._hand_on(error, timeout_ns)
+
+    def _board(self, operations: Sequence[Operation], timeout_ns: int) -> tuple[_Batch, int]:
         batch = self._next
-        leads = batch is None
         if batch is None:
             batch = self._next = _Batch()
         start = len(batch.operations)
         batch.operations.extend(operations)
-        return batch, start, leads
+        batch.members += 1
+        batch.timeout_ns = max(batch.timeout_ns, timeout_ns)
+        return batch, start
 
-    def _lead(self, batch: _Batch, tier: Tier, timeout_ns: int) -> None:
-        """Perform a batch when its turn has come; whatever stops this thread, the others learn of it."""
+    def _leads(self, batch: _Batch, ends: float) -> bool:
+        """Wait for the batch's turn; tell whether this thread is the one that performs it."""
+        has_come = batch.turn.wait(max(0.0, ends - time.monotonic()))
+        with self._lock:
+            if not has_come or batch.is_led or batch.done.is_set():
+                return False
+            batch.is_led = True
+            return True
+
+    def _leave(self, batch: _Batch) -> None:
+        """Stop waiting; the turn of a batch that nobody waits for any more goes to the next."""
+        with self._lock:
+            batch.members -= 1
+            is_forsaken = not batch.members and batch.turn.is_set() and not batch.is_led and not batch.done.is_set()
+            batch.is_led = batch.is_led or is_forsaken
+        if is_forsaken:
+            self._hand_on(None, 0)
+
+    def _lead(self, batch: _Batch, tier: Tier) -> None:
+        """Perform a batch; whatever stops this thread, the others learn of it."""
+        failure: str | None = None
         try:
-            batch.turn.wait()
-        except BaseException:
-            with self._lock:
-                if self._next is batch:
-                    self._next = None
-            batch.error = "whoever was to ask the tier was interrupted"
-            batch.done.set()
-            if batch.turn.is_set():
-                self._hand_on()
-            raise
-        try:
-            batch.replies = _perform(tier, batch.operations, timeout_ns)
+            batch.replies = _perform(tier, batch.operations, batch.timeout_ns)
         except TierError as error:
-            batch.error = str(error)
+            failure = batch.error = str(error)
         except BaseException:
             batch.error = "whoever asked the tier was interrupted"
             raise
         finally:
             batch.done.set()
-            self._hand_on()
+            self._hand_on(failure, batch.timeout_ns)
 
-    def _hand_on(self) -> None:
+    def _hand_on(self, failure: str | None, timeout_ns: int) -> None:
+        """Let the next batch have its turn. After a failure it fails too, unless it has more time: it would wait for the same."""
         with self._lock:
             batch, self._next = self._next, None
+            fails_too = failure is not None and batch is not None and batch.timeout_ns <= timeout_ns
+            if batch is not None and (fails_too or not batch.members):
+                batch.error = failure
+                batch.done.set()
+                batch.turn.set()
+                batch = None
             self._is_busy = batch is not None
         if batch is not None:
             batch.turn.set()

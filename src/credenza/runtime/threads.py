@@ -73,6 +73,10 @@ class Threads:
         """Call it."""
         return _no_coroutine(action())
 
+    def ask(self, tier: Tier, operation: Operation, timeout_ns: int, /) -> Reply:
+        """Have the tier perform one operation, together with those of other threads; raises `TierError` as it does."""
+        return self._gather.exchange(tier, (operation,), timeout_ns)[0]
+
     async def exchange(self, tier: Tier, operations: Sequence[Operation], timeout_ns: int, /) -> list[Reply]:
         """Ask the tier, together with other threads."""
         return self._gather.exchange(tier, operations, timeout_ns)

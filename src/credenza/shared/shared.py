@@ -166,7 +166,7 @@ class Shared:
 
     def may_ask(self, key: Hashable) -> bool:
         """Tell whether the tier is there, and has nothing of `key` that it should have forgotten."""
-        return not self.breaker.is_away and not (self.owed and self.owed.is_owed(key))
+        return not (self.breaker.is_away or self.is_closed or (self.owed and self.owed.is_owed(key)))
 
     def knowledge(self, now_ns: int) -> Knowledge | None:
         """Return what is known of the head and the tags, if it still holds."""

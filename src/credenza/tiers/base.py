@@ -29,6 +29,7 @@ __all__ = [
     "VALUE_HEADER_BYTES",
     "Announce",
     "Clear",
+    "Crowded",
     "Drop",
     "Fence",
     "Fill",
@@ -57,6 +58,10 @@ TOKEN_BYTES: Final = 16
 NO_TOKEN: Final = bytes(TOKEN_BYTES)
 VALUE_HEADER_BYTES: Final = 1 + TOKEN_BYTES + 8
 """Where the envelope of a `V` begins."""
+
+
+class Crowded(TierError):
+    """The caller's time was over while others were served; that says nothing about the tier."""
 
 
 class Stamp(NamedTuple):
@@ -225,8 +230,10 @@ class OpenTag(NamedTuple):
 class MarkTag(NamedTuple):
     """Raise the stamp of a tag, and let a writer in behind its fence or out again. Reply: the record.
 
+    A writer whose share of the fence has expired stays in the record until it is named in `leaves`.
+
     Attributes:
-        stamp: taken if it is later than the record's, or of another epoch.
+        stamp: taken if it is later than the record's, or of another epoch; with a sequence of 0 only if there is no record.
         joins: the writer that enters, b"" for none; its share of the fence lasts for `life_ms`.
         leaves: the writer that leaves, b"" for none.
     """

@@ -153,8 +153,8 @@ def mark_tag(record: bytes, operation: MarkTag, now_ms: int) -> Change:
     """See `MarkTag`."""
     stamp, writers = _tag(record, now_ms)
     marked = operation.stamp
-    if stamp is not None and stamp.epoch == marked.epoch:
-        marked = max(stamp, marked)
+    if stamp is not None and (stamp.epoch == marked.epoch or not marked.sequence):
+        marked = max(stamp, marked) if marked.sequence else stamp
     if operation.joins:
         writers[operation.joins] = now_ms + operation.life_ms
     writers.pop(operation.leaves, None)
@@ -193,14 +193,18 @@ def stamp_of(record: bytes) -> Stamp | None:
     return Stamp(epoch, sequence)
 
 
-def is_fenced(record: bytes, now_ms: int) -> bool:
-    """Tell whether writers that have not expired are behind the fence of a tag's record."""
-    return any(True for _ in _writers(record[_TAG.size :], now_ms))
+def tag_writers(record: bytes, now_ms: int) -> dict[bytes, int]:
+    """Return the writers behind the fence of a tag's record, with their deadlines.
+
+    One whose deadline has passed is still there: it was killed, perhaps after its commit, and what was loaded before that
+    may carry a stamp as late as the one that it left. It goes when somebody who has seen it marks the tag anew.
+    """
+    return dict(_shares(record[_TAG.size :], now_ms))
 
 
 def _tag(record: bytes, now_ms: int) -> tuple[Stamp | None, dict[bytes, int]]:
     stamp = stamp_of(record)
-    return stamp, {} if stamp is None else dict(_writers(record[_TAG.size :], now_ms))
+    return stamp, {} if stamp is None else tag_writers(record, now_ms)
 
 
 def _is_leased(record: bytes, token: bytes) -> bool:
@@ -226,8 +230,13 @@ def _packed(writers: dict[bytes, int]) -> bytes:
 
 def _writers(packed: bytes, now_ms: int) -> Iterator[tuple[bytes, int]]:
     """Yield the writers whose share of the fence has not expired."""
+    return ((token, deadline_ms) for token, deadline_ms in _shares(packed, now_ms) if deadline_ms > now_ms)
+
+
+def _shares(packed: bytes, now_ms: int) -> Iterator[tuple[bytes, int]]:
+    """Yield all writers, but for what none of ours has written."""
     for start in range(0, len(packed) - _WRITER_BYTES + 1, _WRITER_BYTES):
         token = packed[start : start + TOKEN_BYTES]
         deadline_ms: int = _DEADLINE.unpack_from(packed, start + TOKEN_BYTES)[0]
-        if _is_near(deadline_ms, now_ms):
+        if deadline_ms <= now_ms + MOST_LIFE_MS:
             yield token, deadline_ms

@@ -60,13 +60,13 @@ local function is_near(deadline, now)
   return now < deadline and deadline <= now + MOST_LIFE_MS
 end
 
--- Writers are kept as they are on the wire, 16 bytes of token and 8 of deadline each, in their order.
-local function living(packed, now)
+-- Returns the writers whose share has not expired, or all of ours. Writers are kept as they are on the wire, 16 bytes of token and 8 of deadline each, in their order.
+local function living(packed, now, with_expired)
   local order, shares = {}, {}
   for start = 1, #packed - 23, 24 do
     local token = packed:sub(start, start + 15)
     local share = packed:sub(start + 16, start + 23)
-    if is_near(u64(share), now) then
+    if is_near(u64(share), now) or (with_expired and u64(share) <= now) then
       if not shares[token] then
         order[#order + 1] = token
       end
@@ -255,7 +255,7 @@ local function read_tag(now)
   if record:sub(1, 1) ~= 'T' or #record < 17 then
     return record, nil, nil, {}, {}
   end
-  return record, record:sub(2, 9), record:sub(10, 17), living(record:sub(18), now)
+  return record, record:sub(2, 9), record:sub(10, 17), living(record:sub(18), now, true)
 end
 
 local function write_tag(epoch, sequence, order, shares)
@@ -276,8 +276,8 @@ function handlers.marktag(epoch, sequence, joins, leaves, life_ms)
   claim_room(key)
   local now = now_ms()
   local _, its_epoch, its_sequence, order, shares = read_tag(now)
-  if its_epoch == epoch and u64(its_sequence) > u64(sequence) then
-    sequence = its_sequence
+  if its_epoch and (u64(sequence) == 0 or (its_epoch == epoch and u64(its_sequence) > u64(sequence))) then
+    epoch, sequence = its_epoch, its_sequence
   end
   if joins ~= '' then
     enter(order, shares, joins, now + tonumber(life_ms))
