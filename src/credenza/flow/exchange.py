@@ -53,6 +53,8 @@ def tier_of(state: State) -> Shared:
 def note_failure(state: State, error: TierError) -> None:
     """Leave the tier alone, and say so if it was there until now (E1)."""
     breaker = tier_of(state).breaker
+    if tier_of(state).is_closed:
+        return
     with state.lock:
         has_changed = breaker.note_failure(str(error), state.clock_ns())
     if has_changed:

@@ -124,7 +124,7 @@ def renewal_of(barrier: Barrier) -> list[Operation]:
     """Return what lets the fence live on. Tags keep their stamp: it was raised when the fence was."""
     stamp = Stamp(barrier.head.epoch, 0) if barrier.head is not None else Stamp(bytes(8), 0)
     return [
-        *(Fence(name, barrier.writer, FENCE_MS) for name in barrier.names),
+        *(Fence(name, barrier.writer, FENCE_MS, renews=True) for name in barrier.names),
         *(MarkTag(tag, stamp, joins=barrier.writer, life_ms=FENCE_MS) for tag in barrier.tags),
     ]
 

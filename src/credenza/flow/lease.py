@@ -144,14 +144,15 @@ class SharedLoad:
             except Exception as error:
                 await self._fail_some(state, run, [boarding], error)
         await store(state, run, cargo)
-        self._loading = []
+        self._loading = missing  # whatever stops this, what is left is ended
+        for item in cargo:
+            settle(state, item.boarding.request.flight, item.value, item.entry, item.tags)
         for each in missing:
             key = each.request.key
             await self._fail_some(
                 state, run, [each], NotFound(f"the batch loader returned nothing for {key!r}").about(key)
             )
-        for item in cargo:
-            settle(state, item.boarding.request.flight, item.value, item.entry, item.tags)
+        self._loading = []
 
     async def _fail(self, state: State, run: Waiter, error: BaseException) -> None:
         failing = [*self._loading, *self._waiting]
@@ -166,11 +167,13 @@ class SharedLoad:
             entry = absence(state, request, error, state.clock_ns()) if isinstance(error, NotFound) else None
             if entry is not None:
                 cargo.append(Cargo(boarding, error, entry, request.tags))
-        if isinstance(error, Exception):
-            await store(state, run, cargo)
-            await self._give_back(state, run, [each for each in boardings if each.token])
-        for boarding in boardings:
-            fail(state, boarding.request.flight, error, boarding.request)
+        try:
+            if isinstance(error, Exception):
+                await store(state, run, cargo)
+                await self._give_back(state, run, [each for each in boardings if each.token])
+        finally:  # whatever stops this, nobody may wait for ever
+            for boarding in boardings:
+                fail(state, boarding.request.flight, error, boarding.request)
         if not isinstance(error, (Exception, GeneratorExit)):
             await self._give_back(state, run, [each for each in boardings if each.token])
 

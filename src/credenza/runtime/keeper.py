@@ -69,11 +69,16 @@ class Keeper:
             thread.join(_STOP_SECONDS)
 
     def _keep(self) -> None:
+        try:
+            self._keep_up()
+        finally:
+            self._tier.close()  # a round or a watch that began while the cache was closed has connected anew
+
+    def _keep_up(self) -> None:
         run = _Direct()
         while not self._is_closed:
             state = self._state()
             if state is None:
-                self._tier.close()
                 return
             self._rest.clear()
             try:

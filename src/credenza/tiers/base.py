@@ -188,11 +188,16 @@ class Drop(NamedTuple):
 
 
 class Fence(NamedTuple):
-    """Add a writer to the fence over whatever is there, or let its share live on. Reply: whether it was in already."""
+    """Add a writer to the fence over whatever is there, or let its share live on. Reply: whether it was in already.
+
+    Attributes:
+        renews: only let it live on; a writer that is not in stays out, so that asking twice gets the same reply.
+    """
 
     name: bytes
     writer: bytes
     life_ms: int
+    renews: bool = False
 
 
 class Clear(NamedTuple):

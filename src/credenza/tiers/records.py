@@ -120,6 +120,8 @@ def fence(record: bytes, operation: Fence, now_ms: int) -> Change:
         is_contended = record[1:2] != b"0"
         writers = dict(_writers(record[2:], now_ms))
     was_in = operation.writer in writers
+    if operation.renews and not was_in:
+        return Change(False)
     is_contended = is_contended or bool(writers.keys() - {operation.writer})
     writers[operation.writer] = now_ms + operation.life_ms
     return Change(was_in, _fence_record(writers, is_contended=is_contended), max(writers.values()) - now_ms)

@@ -135,7 +135,7 @@ def leftovers(process: Process) -> list[str]:
         "leases": shared.leases,
         "fences": shared.barriers,
         "local fences": bool(state.fences),
-        "owed invalidations": len(shared.owed),
+        "owed invalidations": len(shared.owed) or process.owing,
         "an unreachable tier": shared.breaker.is_away,
     }
     return [f"{what} are left over: {value}" for what, value in left.items() if value]

@@ -168,7 +168,7 @@ _ARGUMENTS: Final[dict[type, Callable[[Any], tuple[bytes, ...]]]] = {  # Any: ea
     Release: lambda op: (b"release", op.token, _flag(op.drops)),
     Put: lambda op: (b"put", b"%d" % op.life_ms, b"%d" % op.before_ms, op.envelope),
     Drop: lambda op: (b"drop",),
-    Fence: lambda op: (b"fence", op.writer, b"%d" % op.life_ms),
+    Fence: lambda op: (b"fence", op.writer, b"%d" % op.life_ms, _flag(op.renews)),
     Clear: lambda op: (b"clear", op.writer, b"%d" % op.life_ms, op.envelope),
     OpenTag: lambda op: (b"opentag", op.stamp.epoch, _SEQUENCE.pack(op.stamp.sequence)),
     MarkTag: lambda op: (

@@ -210,8 +210,7 @@ function handlers.drop()
   return 1
 end
 
-function handlers.fence(writer, life_ms)
-  claim_room(key)
+function handlers.fence(writer, life_ms, renews)
   local record = read()
   local now = now_ms()
   local order, shares, contended = {}, {}, false
@@ -220,6 +219,10 @@ function handlers.fence(writer, life_ms)
     order, shares = living(record:sub(3), now)
   end
   local was_in = shares[writer] ~= nil
+  if renews == '1' and not was_in then
+    return 0
+  end
+  claim_room(key)
   contended = contended or #order > (was_in and 1 or 0)
   enter(order, shares, writer, now + tonumber(life_ms))
   write_fence(order, shares, contended, now)
