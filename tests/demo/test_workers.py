@@ -472,7 +472,7 @@ def test_workers_share_one_socket_where_the_system_spreads_none(
         ("redis", "the URL of a shared tier begins with one of"),
         ("redis://:secret@127.0.0.1:1/0", "the shared cache at redis://127.0.0.1:1/0 does not answer"),
         ("sqlite:////no/such/folder/cache.db", "no/such/folder"),
-        ("sqlite:///:memory:", "needs the path of a file"),
+        ("sqlite:///", "sqlite:///var/cache/shop.db"),
         ("sqlite:///{people}", "people.db"),
         ("redis://127.0.0.1:1/0?namespace=a%20b", "namespace"),
         ("sqlite:///{folder}/cache.db?codec=xml", "codec must be"),

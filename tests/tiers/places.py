@@ -152,6 +152,12 @@ class Caller:
         self.one(put(name, b"sand", life_ms + 2))
         self.until_gone(name)
 
+    def give_up(self) -> None:
+        """Close what the tier opened, and keep the event loop for another one."""
+        if self._runner is not None:
+            self._runner.run(self.tier.close_async())
+        self.tier.close()
+
     def close(self) -> None:
         """Close the event loop and what the tier opened there."""
         if self._runner is not None:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from rich.console import Console
 from rich.markup import escape
@@ -43,7 +44,7 @@ def run_workers(settings: Settings, *, host: str, port: int, mode: Mode) -> bool
         own_cache = None
         if settings.cache is None:
             own_cache = stack.enter_context(_own_cache(console))
-            settings = replace(settings, cache=f"sqlite:///{own_cache}")
+            settings = replace(settings, cache=f"sqlite:///{quote(own_cache.as_posix())}")
         check_cache(settings)
         seed_with_progress(console, settings)
         workers = stack.enter_context(Workers(settings, listeners, lambda message: console.print(escape(message))))
