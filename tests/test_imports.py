@@ -12,8 +12,9 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 # The layer of a module is that of its longest listed prefix. A new module is put into a layer here, on purpose.
-# The vocabulary is errors, constants and plain data; the pure modules are mechanisms, which know the vocabulary only;
-# the port to a shared tier is data, as is what travels over it; the state combines the mechanisms under one lock. None of these does I/O, starts a thread or knows a loop.
+# The vocabulary is errors, constants and plain data; the port to a shared tier is data, as is what travels over it; the pure
+# modules are mechanisms, which know no more than these; the state combines the mechanisms under one lock. None of these does
+# I/O, starts a thread or knows a loop.
 LAYERS = {
     "vocabulary": ["_typevars", "clock", "durations", "errors", "events", "policy", "sentinel", "source", "stats"],
     "tier": ["tiers.base", "tiers.records", "codec"],

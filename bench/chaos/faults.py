@@ -147,20 +147,31 @@ class Faults:
         """Leave the server hardly any memory for a while, and fill it, so that it evicts what it likes."""
         self._evictions.wait_until_listening()
         before = len(self.losses)
-        with self._client() as client:
-            used: Any = client.info("memory")["used_memory"]
-            client.config_set("maxmemory-policy", self._random.choice(("allkeys-lru", "allkeys-random")))
-            client.config_set("maxmemory", used + _ROOM_BYTES)
-            ends = time.monotonic() + 1.0
-            number = 0
-            while time.monotonic() < ends and not self._ends.is_set():
-                number += 1
-                client.set(f"filler:{number}", os.urandom(_FILL_BYTES), px=3_000)
-                time.sleep(0.002)
-            client.config_set("maxmemory", 0)
-            for name in client.scan_iter("filler:*", count=1000):
-                client.unlink(name)
+        try:
+            with self._client() as client:
+                self._fill(client)
+        finally:
+            self._make_room()
         self.counts["evicted records"] += sum(bool(loss.name) for loss in self.losses[before:])
+
+    def _fill(self, client: redis.Redis) -> None:
+        used: Any = client.info("memory")["used_memory"]
+        client.config_set("maxmemory-policy", self._random.choice(("allkeys-lru", "allkeys-random")))
+        client.config_set("maxmemory", used + _ROOM_BYTES)
+        ends = time.monotonic() + 1.0
+        number = 0
+        while time.monotonic() < ends and not self._ends.is_set():
+            number += 1
+            client.set(f"filler:{number}", os.urandom(_FILL_BYTES), px=3_000)
+            time.sleep(0.002)
+
+    def _make_room(self) -> None:
+        """Give the server its memory back; this connection may be killed like any other."""
+        ends = time.monotonic() + 5
+        while time.monotonic() < ends:
+            with contextlib.suppress(redis.RedisError), self._client() as client:
+                client.config_set("maxmemory", 0)
+                return
 
 
 class _Evictions:

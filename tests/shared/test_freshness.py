@@ -195,9 +195,10 @@ def test_refresh_whose_process_is_killed_is_taken_over(stale: tuple[Process, Pro
 # Stale where the source fails -----------------------------------------------------------------------------------------
 
 
-def test_stale_value_from_the_tier_stands_in_for_a_failed_load(world: World) -> None:
-    """`stale_if_error` serves the stale value of the tier to a process that never had it in memory."""
-    one, two = world.pair(stale_if_error=50)
+@pytest.mark.parametrize("maxsize", [0, 100])
+def test_stale_value_from_the_tier_stands_in_for_a_failed_load(world: World, maxsize: int) -> None:
+    """`stale_if_error` serves the stale value of the tier to a process that never had it in memory, or has none."""
+    one, two = world.pair(stale_if_error=50, maxsize=maxsize)
     one.read("k", "old")
     world.advance(TTL + 1)
     failing = CountingLoader("new", error=OSError("no database"))
@@ -219,16 +220,17 @@ def test_stale_value_that_was_invalidated_stands_in_for_nothing(world: World) ->
         one.read("k", CountingLoader("new", error=OSError("no database")))
 
 
-def test_stale_value_from_the_tier_stands_in_for_a_slow_load(world: World) -> None:
+@pytest.mark.parametrize("maxsize", [0, 100])
+def test_stale_value_from_the_tier_stands_in_for_a_slow_load(world: World, maxsize: int) -> None:
     """`soft_timeout` serves the stale value of the tier, and the load goes on behind its reader."""
-    one, two = world.pair(stale_if_error=50, soft_timeout=0.02)
+    one, two = world.pair(stale_if_error=50, soft_timeout=0.02, maxsize=maxsize)
     one.read("k", "old")
     world.advance(TTL + 1)
     held = two.held("new")
     assert two.fetch("k", held) == ("old", "stale")
     held.release()
     all_ended(two)
-    assert two.fetch("k", "other") == ("new", "hit")
+    assert two.fetch("k", "other") == ("new", "hit" if maxsize else "shared")
     assert one.fetch("k", "other")[0] == "new"
 
 

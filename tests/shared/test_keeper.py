@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -17,7 +16,7 @@ from tests.support.forking import in_child
 from tests.support.processes import Process, StagedTier, World
 from tests.support.waiting import Call, HeldLoader, wait_until
 
-from credenza import Cache, CacheClosed, TierError
+from credenza import Cache, CacheClosed
 from credenza.events import EventKind
 from credenza.testing import CountingLoader, DictTier, FakeClock
 from credenza.tiers.base import Announce, Fence, Get, Lease, ReadLog, Renew
@@ -71,12 +70,13 @@ def test_keeper_begins_with_the_first_use_of_the_tier(cache: Cache[Any, Any]) ->
 
 def test_news_arrive_without_waiting_for_the_next_round(cache: Cache[Any, Any], tier: StagedTier) -> None:
     """The keeper watches the log: what another process writes leaves memory though no round is due."""
-    clock = FakeClock()
-    with Cache[Any, Any](remote=tier.inner, clock=clock, max_staleness=600) as here:
+    beside = StagedTier(tier.inner)
+    with Cache[Any, Any](remote=beside, clock=FakeClock(), max_staleness=600) as here:
         here.get_or_load("k", lambda: "old")
         wait_until(lambda: here.health().is_proved, "the keeper has begun")
         cache.invalidate("k")
         wait_until(lambda: here.get_or_load("k", lambda: "new") == "new", "the news arrive")
+        assert beside.watches
 
 
 def test_keeper_renews_what_is_held(tier: StagedTier) -> None:
@@ -191,6 +191,7 @@ def test_load_under_way_when_its_cache_is_closed_is_not_stored(sync_world: World
     held.release()
     assert leading.result() == "old"
     assert two.fetch("k", "new") == ("new", "miss")
+    assert two.pauses == []
 
 
 def test_async_load_under_way_when_its_cache_is_closed_is_stopped(async_world: World) -> None:
@@ -203,15 +204,33 @@ def test_async_load_under_way_when_its_cache_is_closed_is_stopped(async_world: W
     assert type(leading.error()) is CacheClosed
     assert held.cancelled == 1
     assert two.fetch("k", "new") == ("new", "miss")
+    assert two.pauses == []
 
 
-def test_write_under_way_when_its_cache_is_closed_is_ended_for_all(one: Process, two: Process) -> None:
-    """A block that ends after `close` lowers its fence all the same."""
-    with one.writing("k"):
+def test_write_under_way_when_its_cache_is_closed_ends_like_any_other(one: Process, two: Process) -> None:
+    """A block that ends after `close` lowers its fence all the same: others need not wait for that to expire."""
+    two.read("k", "old")
+    with one.writing("k", tags=["t"]):
         one.cache.close()
-        assert two.fetch("k", "old") == ("old", "bypass")
-    assert two.fetch("k", "new") == ("new", "miss")
-    assert two.fetch("k", "newer")[0] == "new"
+    two.keep_up()
+    assert two.fetch("k", "new", tags=["t"]) == ("new", "miss")
+    assert two.fetch("k", "newer", tags=["t"]) == ("new", "hit")
+
+
+def test_closed_cache_refuses_every_write(one: Process) -> None:
+    """After `close` nobody would deliver what is owed: every way of writing raises."""
+    one.do("close")
+    for name, arguments in {
+        "set": ["k", 1],
+        "set_many": [{"k": 1}],
+        "invalidate": ["k"],
+        "invalidate_tags": ["t"],
+        "clear": [],
+    }.items():
+        with pytest.raises(CacheClosed):
+            one.do(name, *arguments)
+    with pytest.raises(CacheClosed), one.writing("k"):
+        pytest.fail("the block was entered")
 
 
 # Forking --------------------------------------------------------------------------------------------------------------

@@ -98,6 +98,7 @@ class StagedTier:
         batches: what it was asked, one list for each exchange.
         is_away: every exchange fails before it is performed.
         refused: operations of these kinds are answered with an error, and not performed.
+        closings, watches: how often it was closed and watched.
     """
 
     def __init__(self, inner: DictTier) -> None:
@@ -106,7 +107,7 @@ class StagedTier:
         self.batches: list[list[Operation]] = []
         self.is_away = False
         self.refused: tuple[Kind, ...] = ()
-        self.closings = 0
+        self.closings = self.watches = 0
         self._steps: list[_Step] = []
 
     def before(self, kind: Kind, action: Action | Hold, *, times: int = 1) -> None:
@@ -170,6 +171,7 @@ class StagedTier:
         ]
 
     def watch(self, after: int, timeout_ns: int) -> None:
+        self.watches += 1
         if self.is_away:
             _fail()
         self.inner.watch(after, timeout_ns)
