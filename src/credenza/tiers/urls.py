@@ -61,7 +61,7 @@ def _sqlite(bare: str, namespace: str) -> Tier:
         raise ConfigurationError(f"unknown option {name!r} in the URL of a SQLite tier; use namespace or codec")
     if path.startswith("///"):
         path = "/" + path.lstrip("/")
-    if not path.strip("/") or path.startswith("//"):
+    if not path.strip("/") or path.startswith("//") or path.endswith(":memory:"):
         raise ConfigurationError(
             "the URL of a SQLite tier has three slashes and an absolute path, sqlite:///var/cache/shop.db, or none and a "
             "relative one, sqlite:shop.db"
