@@ -198,8 +198,11 @@ def test_tier_that_refuses_to_store_says_so(one: Process, world: World, log: Cal
     """A full tier is not away: what it has is served, what it refuses is loaded, and the change is told once."""
     one.do("set", "there", "value")
     one.tier.refused = (Lease, Put, Fill)
-    for number in range(3):
+    for number in range(5):
         assert one.fetch("k", number) == (number, "miss")
+        world.clock.advance(1)
+        world.keep_up()
+    assert one.tier.asked(Lease) >= 2
     assert one.fetch("there", "other") == ("value", "hit")
     assert one.cache.health().tier == "refusing"
     assert len(one.told(EventKind.TIER_LOST)) == 1

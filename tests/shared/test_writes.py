@@ -321,13 +321,13 @@ def test_confirm_raises_where_the_fence_is_gone(one: Process, world: World) -> N
     assert [event.key for event in one.told(EventKind.FENCE_LOST)] == ["k"]
 
 
-def test_confirm_raises_where_the_fence_of_a_tag_is_gone(one: Process, world: World) -> None:
-    """The same for a tag whose record was evicted, or comes from another memory of the tier."""
-    for lose in (lambda: world.tier.shelf.forget(b"credenza#t"), world.tier.forget_all):
-        with pytest.raises(FenceLost), one.writing(tags=["t"]) as confirm:
-            world.clock.advance(FENCE_SECONDS / 2)
-            lose()
-            confirm()
+@pytest.mark.parametrize("loses_all", [False, True], ids=["evicted", "all lost"])
+def test_confirm_raises_where_the_fence_of_a_tag_is_gone(one: Process, world: World, loses_all: bool) -> None:
+    """The same for a tag whose record was evicted, or went with all of the tier's memory."""
+    with pytest.raises(FenceLost), one.writing(tags=["t"]) as confirm:
+        world.clock.advance(FENCE_SECONDS / 2)
+        world.tier.forget_all() if loses_all else world.tier.shelf.forget(b"credenza#t")
+        confirm()
 
 
 def test_confirm_raises_where_the_keeper_has_found_the_fence_gone(

@@ -9,7 +9,7 @@ from tests.support.waiting import DEADLINE, wait_until
 from tests.tiers.places import EPOCH, LONG_MS, OTHER_EPOCH, SHORT_MS, TIMEOUT_NS, Caller, Place, stamp, token
 
 from credenza.tiers.base import Announce, Drop, Head, MarkTag, News, OpenTag, ReadHead, ReadLog, TierError
-from credenza.tiers.records import is_fenced, stamp_of, tag_record
+from credenza.tiers.records import stamp_of, tag_record, tag_writers
 
 A, B = token("a"), token("b")
 SENDER = token("s")
@@ -47,7 +47,7 @@ def test_open_tag_of_another_epoch_keeps_writers_behind_the_fence(call: Caller, 
     marked = call.one(MarkTag(tag, stamp(9), joins=A, life_ms=LONG_MS))
     opened = call.one(OpenTag(tag, stamp(2, OTHER_EPOCH)))
     assert opened == tag_record(stamp(2, OTHER_EPOCH)) + marked[-24:]
-    assert is_fenced(opened, call.one(ReadHead(EPOCH)).now_ms)
+    assert list(tag_writers(opened, call.one(ReadHead(EPOCH)).now_ms)) == [A]
 
 
 def test_mark_tag_raises_the_stamp_and_never_lowers_it(call: Caller, tag: bytes) -> None:
@@ -74,7 +74,7 @@ def test_mark_tag_lets_writers_in_and_out(call: Caller, tag: bytes) -> None:
         (MarkTag(tag, stamp(3), leaves=B), False),
     ]
     for mark, fenced in steps:
-        assert is_fenced(call.one(mark), now_ms) is fenced
+        assert bool(tag_writers(call.one(mark), now_ms)) is fenced
     assert call.one(OpenTag(tag, stamp(1))) == tag_record(stamp(3))
 
 
@@ -84,18 +84,27 @@ def test_mark_tag_by_a_writer_again_prolongs_its_share(call: Caller, place: Plac
     call.let_pass(place.name("sand"), SHORT_MS)
     record = call.one(OpenTag(tag, stamp(1)))
     assert len(record) == len(tag_record(stamp(1))) + 24
-    assert is_fenced(record, call.one(ReadHead(EPOCH)).now_ms)
+    now_ms = call.one(ReadHead(EPOCH)).now_ms
+    assert [deadline_ms > now_ms for deadline_ms in tag_writers(record, now_ms).values()] == [True]
 
 
-def test_share_of_a_writer_that_was_killed_expires(call: Caller, tag: bytes) -> None:
-    """The tag's record itself stays."""
+def test_share_of_a_writer_that_was_killed_is_seen_until_it_is_taken_out(
+    call: Caller, place: Place, tag: bytes
+) -> None:
+    """It expires, and stays in the record for somebody to see: the writer may have committed before it died."""
     call.one(MarkTag(tag, stamp(1), joins=A, life_ms=SHORT_MS))
+    call.let_pass(place.name("sand"), SHORT_MS)
+    now_ms = call.one(ReadHead(EPOCH)).now_ms
+    record = call.one(MarkTag(tag, stamp(2)))
+    assert [deadline_ms <= now_ms for deadline_ms in tag_writers(record, now_ms).values()] == [True]
+    assert call.one(MarkTag(tag, stamp(3), leaves=A)) == tag_record(stamp(3))
 
-    def is_free(record: bytes) -> bool:
-        return not is_fenced(record, call.one(ReadHead(EPOCH)).now_ms)
 
-    call.until(OpenTag(tag, stamp(1)), is_free, "the writer's share to expire")
-    assert call.one(MarkTag(tag, stamp(1))) == tag_record(stamp(1))
+def test_mark_without_a_number_keeps_the_stamp(call: Caller, tag: bytes) -> None:
+    """Also one of another epoch; without a record it begins one."""
+    call.one(MarkTag(tag, stamp(7, OTHER_EPOCH)))
+    assert stamp_of(call.one(MarkTag(tag, stamp(0), joins=A, life_ms=LONG_MS))) == stamp(7, OTHER_EPOCH)
+    assert call(Drop(tag), MarkTag(tag, stamp(0)))[1] == tag_record(stamp(0))
 
 
 def test_dropped_tag_is_opened_anew(call: Caller, tag: bytes) -> None:

@@ -136,12 +136,17 @@ def note_renewal(state: State, barrier: Barrier, replies: Sequence[Reply], held_
     count, epoch = len(barrier.names), barrier.head.epoch if barrier.head is not None else b""
     stamps = [stamp_of(reply) for reply in replies[count:]]
     was_in_time = held_ns - barrier.held_ns < FENCE_MS * MILLISECOND
-    if was_in_time and all(replies[:count]) and all(stamp is not None and stamp.epoch == epoch for stamp in stamps):
+    if was_in_time and all(replies[:count]) and all(_is_held(stamp, epoch) for stamp in stamps):
         barrier.held_ns = held_ns
         return
     if not barrier.is_lost:
         barrier.is_lost = True
         tell_lost(state, barrier)
+
+
+def _is_held(stamp: Stamp | None, epoch: bytes) -> bool:
+    """Tell whether a tag's record is the one that the fence was put into: one that the renewal made anew has no number."""
+    return stamp is not None and stamp.epoch == epoch and stamp.sequence > 0
 
 
 def tell_lost(state: State, barrier: Barrier) -> None:

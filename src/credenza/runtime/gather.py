@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 import time
 import weakref
@@ -18,6 +19,8 @@ from typing import Final
 from ..durations import NANOSECONDS
 from ..errors import TierError
 from ..tiers.base import Crowded, Operation, Reply, Tier
+
+_log = logging.getLogger("credenza")
 
 _MOST_OPERATIONS: Final = 256
 """So many operations make one round trip: more take so long to write and to read that they would time out."""
@@ -224,12 +227,14 @@ class LoopGather:
                 part = operations[start : start + _MOST_OPERATIONS]
                 replies += await self._ask(loop, part, max(parcel.timeout_ns for parcel in parcels))
         except BaseException as error:
-            for parcel in parcels:
-                _settle(
-                    parcel.future, TierError(str(error) if isinstance(error, TierError) else "the tier was not asked")
-                )
-            if not isinstance(error, TierError):
+            said = str(error) if isinstance(error, TierError) else f"the tier failed with {type(error).__name__}"
+            for parcel in (*parcels, *self._waiting):  # those who wait would only wait for the same
+                _settle(parcel.future, TierError(said))
+            self._waiting.clear()
+            if not isinstance(error, Exception):
                 raise
+            if not isinstance(error, TierError):  # a fault in a tier harms no reader (E1)
+                _log.error("a shared tier failed", exc_info=error)
             return
         start = 0
         for parcel in parcels:

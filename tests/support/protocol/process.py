@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from credenza.runtime.simulated import SimulatedTasks, SimulatedThreads
 from credenza.shared.proof import Proof
 from credenza.shared.shared import Shared
 
-from .config import STATIC_TAG
+from .config import REFRESH, STATIC_TAG
 from .history import SECOND, Write
 from .tier import CALL, Line
 
@@ -154,7 +153,7 @@ class Process:
     def forget_functions(self) -> None:
         """Let go of cached functions: the world is kept for as long as they are, and they are kept by the world."""
         for face in (self.plain, self.aio):
-            vars(face).pop("function", None)
+            face.function = None
 
 
 class Face:
@@ -164,9 +163,10 @@ class Face:
         self.process = process
         self.is_async = is_async
         self.cache: Any = process.cache.aio if is_async else process.cache
+        self.records = self._make_records()
+        self.function = self._make_function() if REFRESH.keys() & process.world.config.weights.keys() else None
 
-    @functools.cached_property
-    def records(self) -> Any:
+    def _make_records(self) -> Any:
         """A repository."""
         world = self.process.world
         source = world.database.async_source(self) if self.is_async else world.database.plain_source(self)
@@ -174,8 +174,7 @@ class Face:
         made = self.process.cache.repository(source, strategy=strategy, tags=[STATIC_TAG, "t{}"])
         return made.aio if self.is_async else made
 
-    @functools.cached_property
-    def function(self) -> Any:
+    def _make_function(self) -> Any:
         """A cached function, of the same keys."""
         database, cached = self.process.world.database, self.process.cache.cached(key="{key}", tags=[STATIC_TAG])
         if self.is_async:
