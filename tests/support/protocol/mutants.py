@@ -39,6 +39,11 @@ def _mutant(where: Any, name: str) -> Callable[[Callable[[Any], Any]], Callable[
     return add
 
 
+async def _perform(state: State, run: Any, operations: Any) -> None:
+    replies = await exchange.exchange(state, run, operations, exchange.tier_of(state).timeout_ns)
+    exchange.check(state, replies)
+
+
 # The model's cases ----------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +125,7 @@ def no_generation_check(right: Any) -> Any:
     return wrong
 
 
-@_mutant(invalidate, "announced")
+@_mutant(exchange, "announced")
 def published_before_the_fence(right: Any) -> Any:
     """8d: the other processes are told before the fence is up."""
 
@@ -128,9 +133,7 @@ def published_before_the_fence(right: Any) -> Any:
         if not any(isinstance(each, Fence) or (isinstance(each, MarkTag) and each.joins) for each in operations):
             return await right(state, run, operations)
         head = await right(state, run, operations[-1:])
-        invalidate.check(
-            state, await exchange.exchange(state, run, operations[:-1], exchange.tier_of(state).timeout_ns)
-        )
+        await _perform(state, run, operations[:-1])
         return head
 
     return wrong
@@ -299,7 +302,7 @@ def stamps_are_compared_with_less(right: Any) -> Any:
     return wrong
 
 
-@_mutant(invalidate, "announced")
+@_mutant(exchange, "announced")
 def tags_are_marked_after_the_announcement(right: Any) -> Any:
     """Other processes are told to look at the tags anew before the tags have changed."""
 
@@ -307,7 +310,7 @@ def tags_are_marked_after_the_announcement(right: Any) -> Any:
         marks = [each for each in operations if isinstance(each, MarkTag) and not each.joins]
         head = await right(state, run, [each for each in operations if each not in marks])
         if marks:
-            invalidate.check(state, await exchange.exchange(state, run, marks, exchange.tier_of(state).timeout_ns))
+            await _perform(state, run, marks)
         return head
 
     return wrong

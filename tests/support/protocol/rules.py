@@ -56,7 +56,7 @@ class Promise:
         yield from self.of_error(write)
         if not (self._has_fences and write.is_fenced and write.is_announced and write.committed < NEVER):
             return
-        if write.was_covered:
+        if write.was_covered or write.is_owed:
             return
         faults = self._faults_before(write)
         if not faults:
