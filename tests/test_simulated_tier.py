@@ -23,7 +23,7 @@ from tests.support.protocol.mutants import MUTANTS, mutated
 from tests.support.protocol.run import carriers, failing, run_one
 
 ROOT = Path(__file__).resolve().parent.parent
-SEEDS = 6_000
+SEEDS = 3_000
 MOST_SEEDS_FOR_A_MUTANT = 6_000
 SECONDS = 280
 """When to give up. Two cores that have nothing else to do take about a minute."""
