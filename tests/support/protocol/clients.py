@@ -37,8 +37,8 @@ class Clients:
         writing = {name: weight for name, weight in config.weights.items() if name not in reading}
         mixed = {**reading, **{name: 4 * weight for name, weight in writing.items()}}
         for number in range(config.clients):
-            weights = mixed if number < config.writers else reading
-            kinds = rng.choices(list(weights), list(weights.values()), k=config.calls)
+            weights, count = (mixed, config.calls) if number < config.writers else (reading, config.reads)
+            kinds = rng.choices(list(weights), list(weights.values()), k=count)
             process = self._world.processes[number % config.processes]
             self._begin_one(process, str(number + 1), kinds, is_async=rng.random() >= config.threads)
 

@@ -22,7 +22,7 @@ class Config:
     """The caches, the clients, the network and the faults of one simulation. Times are in seconds, rates are shares.
 
     Attributes:
-        writers: how many of the clients write; the others only read.
+        writers: how many of the clients write, among other `calls`; the rest make so many `reads`.
         rates: how fast each process's clock runs; the last one is the tier's.
         think_pace, load_pace, write_pace: how slow clients, loaders and writers are, as factors.
         slow: how long a message takes at most, usually.
@@ -40,6 +40,7 @@ class Config:
     clients: int
     writers: int
     calls: int
+    reads: int
     keys: tuple[str, ...]
     threads: float
     staleness: float
@@ -108,6 +109,7 @@ def make_config(seed: int) -> Config:
         clients=clients,
         writers=min(clients, rng.choice((1, 1, 2, 2, 3))),
         calls=rng.choice((2, 3, 4, 6)),
+        reads=rng.choice((3, 6, 30)),
         keys=("a", "b")[: rng.choice((1, 1, 1, 2))],
         threads=rng.choice((0.0, 0.0, 0.2, 0.5)),
         staleness=staleness,
@@ -120,7 +122,7 @@ def make_config(seed: int) -> Config:
         write_pace=rng.choice((0.05, 0.3, 1.0)),
         fault_rate=fault(0.02, 0.05, rate=0.2),
         load_errors=fault(0.1, 0.3, rate=0.2),
-        slow=rng.choice((0.0, 0.005, 0.05, 0.15)),
+        slow=rng.choice((0.0, 0.005, 0.05, 0.3)),
         lost=fault(0.03, 0.1),
         late=fault(0.03, 0.1),
         twice=fault(0.05, 0.2),
@@ -142,6 +144,8 @@ def make_config(seed: int) -> Config:
 
 def _policy(config: Config, rng: random.Random) -> dict[str, Any]:
     policy: dict[str, Any] = {"ttl": config.ttl, "jitter": rng.choice((0.0, 0.1)), "max_staleness": config.staleness}
+    if config.slow > 0.1:
+        policy["tier_timeout"] = 1
     if rng.random() < 0.25:
         policy["on_fence_failure"] = rng.choice(("raise", "owe"))
     if rng.random() < 0.15:

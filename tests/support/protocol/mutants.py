@@ -15,7 +15,6 @@ from tests.support.simulation.mutants import Patch, patched
 from credenza import steps
 from credenza.durations import FOREVER_NS
 from credenza.flow import board, exchange, fence, invalidate, keep, lease
-from credenza.shared.proof import Proof
 from credenza.shared.shared import Knowledge, Shared
 from credenza.state import State
 from credenza.tiers import records
@@ -256,26 +255,6 @@ def owed_invalidations_are_forgotten(right: Any) -> Any:
 # The log and the proof ------------------------------------------------------------------------------------------------
 
 
-@_mutant(Proof, "follow")
-def gaps_are_ignored(right: Any) -> Any:
-    """Announcements that were trimmed away are taken for none."""
-
-    def wrong(self: Proof, log: Any) -> Any:
-        known, applied = self.head, self.applied
-        news = right(self, log)
-        if news is None and known is not None and known.epoch == log.head.epoch:
-            return [each for each in log.news if each.sequence > applied and each.sender != self._sender]
-        return news
-
-    return wrong
-
-
-@_mutant(keep, "_follow")
-def proofs_begin_after_the_reading(right: Any) -> Any:
-    """A proof counts from when the log was read and applied, not from before."""
-    return lambda state, log, noted_ns: right(state, log, state.clock_ns())
-
-
 @_mutant(keep, "_obey")
 def announcements_are_not_obeyed(right: Any) -> Any:
     """Memory keeps what others have announced."""
@@ -302,30 +281,10 @@ def stamps_are_compared_with_less(right: Any) -> Any:
     return wrong
 
 
-@_mutant(exchange, "announced")
-def tags_are_marked_after_the_announcement(right: Any) -> Any:
-    """Other processes are told to look at the tags anew before the tags have changed."""
-
-    async def wrong(state: State, run: Any, operations: Any) -> Any:
-        marks = [each for each in operations if isinstance(each, MarkTag) and not each.joins]
-        head = await right(state, run, [each for each in operations if each not in marks])
-        if marks:
-            await _perform(state, run, marks)
-        return head
-
-    return wrong
-
-
 @_mutant(Shared, "forget_tags")
 def stamps_are_remembered_for_ever(right: Any) -> Any:
     """What is known of tags is not forgotten when they are announced."""
     return lambda self, tags: None
-
-
-@_mutant(Shared, "remember_tags")
-def stamps_are_remembered_across_invalidations(right: Any) -> Any:
-    """A stamp that was read while its tag was invalidated is remembered."""
-    return lambda self, stamps, reads: right(self, stamps, self.tag_reads)
 
 
 @_mutant(records, "mark_tag")

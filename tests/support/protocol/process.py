@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from credenza import Cache, CacheAside, WriteThrough
 from credenza.events import Event, EventKind
 from credenza.flow.keep import keep_up, pause_ns
-from credenza.runtime.actors import Abandoned, Actor
+from credenza.runtime.actors import Actor
 from credenza.runtime.simulated import SimulatedTasks, SimulatedThreads
 from credenza.shared.proof import Proof
-from credenza.shared.shared import Shared
 
 from .config import REFRESH, STATIC_TAG
 from .history import SECOND, Write
@@ -207,6 +206,3 @@ class Cancelled(asyncio.CancelledError):
 
 class Interrupted(KeyboardInterrupt):
     """A client was interrupted by the simulation."""
-
-
-__all__ = ["Abandoned", "Cancelled", "Face", "Interrupted", "Process", "Shared"]
