@@ -177,6 +177,24 @@ def test_stale_value_of_a_reader_without_windows_is_loaded_anew(stale: tuple[Pro
     assert three.fetch("k", "new") == ("new", "miss")
 
 
+def test_lease_outlives_the_value_that_it_replaces(world: World) -> None:
+    """L1: the stale value's time ends while it is loaded anew: it is served no more, and nobody else begins a load."""
+    one, two = world.pair(stale_if_error=2)
+    one.read("k", "old")
+    world.advance(TTL + 1)
+    held = one.held("new")
+    loading = one.begin_read("k", held)
+    held.wait_until_called()
+    for _ in range(4):
+        world.advance(0.7)
+        one.keep_up()
+    assert two.do("get", "k") is None
+    loader = CountingLoader("other")
+    two.at_pause = lambda number: number == 1 and (held.release(), all_ended(one))
+    assert two.fetch("k", loader)[0] == "new"
+    assert (loading.result(), loader.calls) == ("new", 0)
+
+
 def test_refresh_whose_process_is_killed_is_taken_over(stale: tuple[Process, Process], world: World) -> None:
     """The token of a refresh has a deadline: when its holder is killed, another process refreshes."""
     one, _ = stale

@@ -130,7 +130,8 @@ class Lease(NamedTuple):
 
     Attributes:
         seen: the beginning of the `V` that the caller saw and wants to replace; b"" if it saw none.
-        keeps: a `V` that is replaced stays readable meanwhile, with the token in its header.
+        keeps: a `V` that is replaced stays readable meanwhile, with the token in its header, and lives at least as long as
+            the lease: readers look at its age themselves.
         forced: take it from whoever has it, over any `V`; not from behind a fence.
     """
 

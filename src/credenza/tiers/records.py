@@ -1,7 +1,7 @@
 """What every operation does to a record: the reference that all tiers agree with.
 
 Pure functions from a record to its successor. A record is bytes as in `base`, or b"" for an absent one; `Change.life_ms`
-says how long it lives from now, with `KEEP` for "as long as it would have".
+says how long it lives from now, with `KEEP` for "as long as it would have", and then for `least_ms` at least.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ class Change(NamedTuple):
     reply: Reply
     record: bytes | None = None
     life_ms: int = KEEP
+    least_ms: int = 0
+
+    def expires_ms(self, now_ms: int, expires_ms: int) -> int:
+        """Return when the record expires, which would have at `expires_ms`."""
+        return max(expires_ms, now_ms + self.least_ms) if self.life_ms == KEEP else now_ms + self.life_ms
 
 
 def lease(record: bytes, operation: Lease, now_ms: int) -> Change:
@@ -68,7 +73,8 @@ def lease(record: bytes, operation: Lease, now_ms: int) -> Change:
             return Change(record)
         if operation.keeps:
             envelope = record[VALUE_HEADER_BYTES:]
-            return Change(b"L" + operation.token, value_record(envelope, operation.token, now_ms + operation.life_ms))
+            kept = value_record(envelope, operation.token, now_ms + operation.life_ms)
+            return Change(b"L" + operation.token, kept, least_ms=operation.life_ms)
     return Change(b"L" + operation.token, lease_record(operation.token, now_ms + operation.life_ms), operation.life_ms)
 
 
@@ -79,7 +85,8 @@ def renew(record: bytes, operation: Renew, now_ms: int) -> Change:
     deadline_ms = now_ms + operation.life_ms
     if record[:1] == b"L":
         return Change(True, lease_record(operation.token, deadline_ms), operation.life_ms)
-    return Change(True, value_record(record[VALUE_HEADER_BYTES:], operation.token, deadline_ms))
+    kept = value_record(record[VALUE_HEADER_BYTES:], operation.token, deadline_ms)
+    return Change(True, kept, least_ms=operation.life_ms)
 
 
 def fill(record: bytes, operation: Fill) -> Change:

@@ -127,10 +127,11 @@ class Shelf:
     def _change(self, operation: Operation, now_ms: int) -> Reply:
         assert not isinstance(operation, ReadHead | Announce | ReadLog)
         name = operation.name
-        reply, record, life_ms = change_of(self.record(name, now_ms), operation, now_ms)
+        change = change_of(self.record(name, now_ms), operation, now_ms)
+        reply, record = change.reply, change.record
         if record is None:
             return reply
-        expires_ms = self.held[name][1] if life_ms == records.KEEP and name in self.held else now_ms + life_ms
+        expires_ms = change.expires_ms(now_ms, self.held[name][1] if name in self.held else now_ms)
         if record and expires_ms > now_ms:
             self.held[name] = (record, expires_ms)
             self._sweep(now_ms)

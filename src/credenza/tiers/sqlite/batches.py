@@ -7,7 +7,6 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from .. import records
 from ..base import (
     VALUE_HEADER_BYTES,
     Announce,
@@ -155,11 +154,11 @@ def _change(connection: sqlite3.Connection, operation: Operation) -> Reply:
     assert not isinstance(operation, ReadHead | Announce | ReadLog)
     name, time_ms = operation.name, now_ms()
     before, expires_ms = connection.execute(_FIND, (name, time_ms)).fetchone() or (b"", time_ms)
-    reply, record, life_ms = change_of(before, operation, time_ms)
+    change = change_of(before, operation, time_ms)
+    reply, record = change.reply, change.record
     if record is None:
         return reply
-    if life_ms != records.KEEP:
-        expires_ms = time_ms + life_ms
+    expires_ms = change.expires_ms(time_ms, expires_ms)
     if record and expires_ms > time_ms:
         connection.execute(_STORE, (name, record[:1] == b"V", expires_ms, record))
     elif before:

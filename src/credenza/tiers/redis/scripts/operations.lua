@@ -125,6 +125,14 @@ local function contend()
   redis.call('SETRANGE', key, 1, '1')
 end
 
+-- A value that carries the token of a lease lives at least as long as that.
+local function outlive(life_ms)
+  local left = redis.call('PTTL', key)
+  if left >= 0 and left < life_ms then
+    redis.call('PEXPIRE', key, life_ms)
+  end
+end
+
 local handlers = {}
 
 function handlers.lease(token, life_ms, seen, keeps, forced)
@@ -150,6 +158,7 @@ function handlers.lease(token, life_ms, seen, keeps, forced)
     end
     if keeps then
       redis.call('SETRANGE', key, 1, token .. share)
+      outlive(life_ms)
       return granted
     end
   end
@@ -161,9 +170,12 @@ function handlers.renew(token, life_ms)
   if not is_leased(read(), token) then
     return 0
   end
-  redis.call('SETRANGE', key, 1, token .. struct.pack('>I8', now_ms() + tonumber(life_ms)))
+  life_ms = tonumber(life_ms)
+  redis.call('SETRANGE', key, 1, token .. struct.pack('>I8', now_ms() + life_ms))
   if redis.call('GETRANGE', key, 0, 0) == 'L' then
     redis.call('PEXPIRE', key, life_ms)
+  else
+    outlive(life_ms)
   end
   return 1
 end
