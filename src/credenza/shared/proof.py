@@ -37,9 +37,11 @@ class Proof:
         """Take what was read; return what is to be applied, or None for a gap, an older or another log: then everything."""
         head, is_known = log.head, self.head is not None and self.head.epoch == log.head.epoch
         expected, applied = self.applied + 1, self.applied
-        self.head, self.applied = head, head.sequence
+        self.applied = head.sequence
         if not is_known or head.sequence < applied:
+            self.head = head
             return None
+        self.glance(head)  # our own announcement may have told of a later one, while this was on its way
         news = [each for each in log.news if each.sequence > applied]
         if [each.sequence for each in news] != list(range(expected, head.sequence + 1)):
             return None
