@@ -70,6 +70,7 @@ class Request:
         is_from_tier: what is served is what its look-up found.
         tier_ns: how long the shared tier may take for it, 0 for as long as the policy says.
         found: what that brought, and `found_tags` the tags of it; not in memory yet, and to go there if `found_is_kept`.
+        settlements: how many settlements of what is owed there had been when the shared tier was asked.
         seen: the beginning of the shared record that is to be replaced; b"" if there is none. `replaces_readable` tells
             whether others can still use it.
         typed: what decodes and encodes its values for the shared tier; None where there is none.
@@ -100,6 +101,7 @@ class Request:
     replaces_readable: bool = False
     is_from_tier: bool = False
     tier_ns: int = 0
+    settlements: int = 0
     typed: TypedCodec | None = None
     move: Move
     flight: Flight

@@ -292,6 +292,30 @@ def test_what_is_owed_is_not_read_from_the_tier(world: World, write: str) -> Non
     assert two.fetch("k", "newer", tags=["t"])[0] in ("new", "newer")
 
 
+@pytest.mark.parametrize("is_bulk", [False, True], ids=["single", "bulk"])
+def test_look_up_that_began_while_a_tag_was_owed_is_not_kept(world: World, is_bulk: bool) -> None:
+    """1. A owes a tag. 2. A looks a value up that carries it. 3. The keeper delivers. 4. The reply arrives, with the old value.
+
+    Nothing is owed any more then, and the announcement in the log is A's own, which it does not obey.
+    """
+    one, two = world.pair(coherence="ttl")
+    two.do("set", "k", "old", tags=["t"])
+    with one.writing(tags=["t"]):
+        pass
+    assert one.cache.health().owed == 1
+    hold = one.tier.hold(Get, after=True)
+    if is_bulk:
+        reading = one.begin("get_or_load_many", ["k"], lambda keys: dict.fromkeys(keys, "new"), tags=["t"])
+    else:
+        reading = one.begin_read("k", CountingLoader("new"), tags=["t"])
+    hold.wait_until_reached()
+    one.keep_up()
+    assert one.cache.health().owed == 0
+    hold.release()
+    assert reading.result() in ("new", {"k": "new"})
+    assert one.read("k", "newer", tags=["t"]) == "new"
+
+
 def test_what_comes_to_be_owed_again_is_delivered_again(sync_world: World) -> None:
     """1. The keeper delivers an invalidation. 2. It comes to be owed anew meanwhile. 3. It is still owed."""
     one = sync_world.process()

@@ -94,6 +94,7 @@ async def ask(state: State, run: Waiter, boardings: Sequence[Boarding]) -> None:
     for boarding in boardings:
         request = boarding.request
         boarding.name = boarding.name or shared.names.record(request.key)
+        request.settlements = shared.owed.settlements
         if request.flight.is_fenced or is_refusing or not shared.may_ask(request.key):
             boarding.berth = Berth.BYPASS
         else:

@@ -28,6 +28,8 @@ async def look_up(state: State, run: Waiter, requests: Sequence[Request]) -> Non
     The requests have begun their look (`Move.LOOK`); it is for `approach` to end it. What the tier does not answer is
     not there (E1).
     """
+    for request in requests:
+        request.settlements = tier_of(state).owed.settlements
     timeout_ns = min(requests[0].tier_ns or tier_of(state).timeout_ns, tier_of(state).timeout_ns)
     try:
         records, knowledge = await _fetch(state, run, requests, timeout_ns)
@@ -127,22 +129,29 @@ def judge(
 ) -> tuple[Entry, tuple[object, ...]] | None:
     """Return the entry of what was read and its tags, None if it is not current."""
     shared = tier_of(state)
-    is_owed = bool(shared.owed) and any(map(shared.owed.owes_tag, envelope.tags))
-    if is_owed or not knowledge.is_current(envelope.stamp, envelope.tags):
+    if _may_owe(shared, request, envelope) or not knowledge.is_current(envelope.stamp, envelope.tags):
         return None
     entry = _entry(state, request, envelope)
     if entry is None:
         return None
     entry.seen = request.seen
     request.replaces_readable = True
-    request.found_is_kept = (
-        envelope.is_same_type
-    )  # else memory would hand out to others what was decoded to another type
+    request.found_is_kept = envelope.is_same_type  # else memory would hand out what was decoded for somebody else
     tags = tuple(shared.names.tag_of(tag) for tag in envelope.tags)
     if _has_scope(request.key):
         own = scope_tag(request.key[0])  # type: ignore[index]  # a key with a scope is a pair
         tags = tuple(tag for tag in tags if tag != own)
     return entry, tags
+
+
+def _may_owe(shared: Shared, request: Request, envelope: Envelope) -> bool:
+    """Tell whether this process owes the invalidation of a tag of the value, or did when the look-up began.
+
+    One that was delivered meanwhile is in the log as our own, which nobody obeys: the value would stay in memory.
+    """
+    if not envelope.tags:
+        return False
+    return request.settlements != shared.owed.settlements or any(map(shared.owed.owes_tag, envelope.tags))
 
 
 def _entry(state: State, request: Request, envelope: Envelope) -> Entry | None:

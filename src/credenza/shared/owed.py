@@ -22,15 +22,20 @@ class Owed:
 
     While an invalidation of a key is owed, this process does not read the key from the tier. They live in memory: what a
     process owes when it is killed, nobody delivers.
+
+    Attributes:
+        keys: those whose invalidation is owed one by one, with the names of their records.
+        settlements: how often something was delivered.
     """
 
-    __slots__ = ("_clears", "_names", "_number", "_tags", "keys")
+    __slots__ = ("_clears", "_names", "_number", "_tags", "keys", "settlements")
 
     def __init__(self) -> None:
         self._names: dict[bytes, int] = {}
         self._tags: dict[bytes, int] = {}
         self._clears = 0
         self._number = 0
+        self.settlements = 0
         self.keys: dict[Hashable, bytes] = {}
 
     def __len__(self) -> int:
@@ -64,6 +69,7 @@ class Owed:
 
     def settle(self, number: int, debt: Debt) -> None:
         """Forget what was delivered, unless it came to be owed again meanwhile."""
+        self.settlements += 1
         for owed, delivered in ((self._names, debt.names), (self._tags, debt.tags)):
             for name in delivered:
                 if owed.get(name, number + 1) <= number:
