@@ -92,7 +92,7 @@ def test_error_of_a_shared_exchange_reaches_all_its_threads(tier: StagedTier) ->
     assert gather.exchange(tier, get(1), LONG_NS) == reply_for(1)
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, RuntimeError])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_whoever_is_interrupted_while_it_asks_frees_the_others(tier: StagedTier, kind: type[BaseException]) -> None:
     """The thread that asks for all may be interrupted: the others get a `TierError`, and the next ones are asked for."""
 

@@ -39,9 +39,6 @@ async def exchange(state: State, run: Waiter, operations: Sequence[Operation], t
         if timeout_ns >= shared.timeout_ns:  # a caller with less time than that tells nothing about the tier
             note_failure(state, error)
         raise
-    except Exception as error:  # a tier of somebody else's, or a fault in ours: a reader does not suffer for it (E1)
-        _log.exception("cache %r: the shared tier failed", state.name)
-        raise TierError(f"the shared tier failed with {type(error).__name__}") from error
 
 
 def tier_of(state: State) -> Shared:

@@ -156,12 +156,23 @@ class ThreadGather:
 
 def _perform(tier: Tier, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
     """Perform operations, many of them in several round trips, each of which has the whole time."""
-    if len(operations) <= _MOST_OPERATIONS:
-        return tier.perform(operations, timeout_ns)
-    replies: list[Reply] = []
-    for start in range(0, len(operations), _MOST_OPERATIONS):
-        replies += tier.perform(operations[start : start + _MOST_OPERATIONS], timeout_ns)
+    try:
+        if len(operations) <= _MOST_OPERATIONS:
+            return tier.perform(operations, timeout_ns)
+        replies: list[Reply] = []
+        for start in range(0, len(operations), _MOST_OPERATIONS):
+            replies += tier.perform(operations[start : start + _MOST_OPERATIONS], timeout_ns)
+    except TierError:
+        raise
+    except Exception as error:
+        raise _fault(error) from error
     return replies
+
+
+def _fault(error: Exception) -> TierError:
+    """Report what a tier should not have raised, and return what it should have: no reader suffers for it (E1)."""
+    _log.error("a shared tier failed", exc_info=error)
+    return TierError(f"the tier failed with {type(error).__name__}")
 
 
 class _Parcel:
@@ -226,21 +237,23 @@ class LoopGather:
             for start in range(0, len(operations), _MOST_OPERATIONS):
                 part = operations[start : start + _MOST_OPERATIONS]
                 replies += await self._ask(loop, part, max(parcel.timeout_ns for parcel in parcels))
-        except BaseException as error:
-            said = str(error) if isinstance(error, TierError) else f"the tier failed with {type(error).__name__}"
-            for parcel in (*parcels, *self._waiting):  # those who wait would only wait for the same
-                _settle(parcel.future, TierError(said))
-            self._waiting.clear()
-            if not isinstance(error, Exception):
-                raise
-            if not isinstance(error, TierError):  # a fault in a tier harms no reader (E1)
-                _log.error("a shared tier failed", exc_info=error)
+        except Exception as error:
+            self._fail(parcels, str(error if isinstance(error, TierError) else _fault(error)))
             return
+        except BaseException:
+            self._fail(parcels, "the event loop is shutting down")
+            raise
         start = 0
         for parcel in parcels:
             end = start + len(parcel.operations)
             _settle(parcel.future, replies[start:end])
             start = end
+
+    def _fail(self, parcels: list[_Parcel], said: str) -> None:
+        """Fail these and those who wait, who would only wait for the same."""
+        for parcel in (*parcels, *self._waiting):
+            _settle(parcel.future, TierError(said))
+        self._waiting.clear()
 
     async def _ask(self, loop: asyncio.AbstractEventLoop, operations: list[Operation], timeout_ns: int) -> list[Reply]:
         """Ask the tier, within the time; a loop that was busy itself is not held against it."""
@@ -251,9 +264,8 @@ class LoopGather:
         self._is_late = False
         self._alarm = loop.call_at(due, self._give_up, loop, task, due)
         try:
-            return await self._tier.perform_async(
-                operations, timeout_ns * 4 // 5
-            )  # it is to give up first, and say why
+            # The tier has a little less, so that it gives up first and says why.
+            return await self._tier.perform_async(operations, timeout_ns * 4 // 5)
         except asyncio.CancelledError:
             if not self._is_late:
                 raise
