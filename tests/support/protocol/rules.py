@@ -191,10 +191,15 @@ class Promise:
         if any(at_ns >= since_ns and moment < other.began for moment, at_ns, _ in self._history.faults):
             return True
         return any(
-            write.start < other.began and write.end > first
+            write.start < other.began and (write.end > first or self._may_still_fence(write, run, other))
             for write in self._history.writes
             if key in write.keys or "tags" in write.kind
         )
+
+    @staticmethod
+    def _may_still_fence(write: Write, *runs: Run) -> bool:
+        """Tell whether the fence of a write that may have been committed had not expired long before the loads."""
+        return write.error is not None and write.end_ns + _FENCE_NS + SECOND > min(run.began_ns for run in runs)
 
     # Errors -----------------------------------------------------------------------------------------------------------
 
