@@ -227,19 +227,61 @@ def test_load_that_ends_after_the_write_of_its_tag_is_not_stored(one: Process, t
     assert one.fetch("k", "new", tags=["t"]) == ("new", "miss")
 
 
+def kill_writer_of(world: World, tag: str) -> None:
+    """Leave the fence of a writer behind that was killed."""
+    name = tag_name(world, tag)
+    head = world.tier.perform([ReadHead(b"another.")], 1)[0]
+    killed = MarkTag(
+        name, Stamp(head.epoch, head.sequence + 1), joins=b"somebody else's.", life_ms=int(FENCE_SECONDS * 1_000)
+    )
+    world.tier.perform([killed, Announce(b"another.", b"somebody", (), (name,))], 1)
+
+
 def test_fence_of_a_killed_writer_of_a_tag_expires(one: Process, world: World) -> None:
     """A writer that is killed leaves its fence, which expires; values that carry the tag are shared again after that."""
-    name = tag_name(world, "t")
-    head = world.tier.perform([ReadHead(b"another.")], 1)[0]
-    stamp = Stamp(head.epoch, head.sequence + 1)
-    killed = MarkTag(name, stamp, joins=b"somebody else's.", life_ms=int(FENCE_SECONDS * 1_000))
-    world.tier.perform([killed, Announce(b"another.", b"somebody", (), (name,))], 1)
+    kill_writer_of(world, "t")
     one.keep_up()
     assert one.read("k", "uncommitted", tags=["t"]) == "uncommitted"
     assert not one.has_in_memory("k")
     world.advance(FENCE_SECONDS)
     assert one.read("k", "value", tags=["t"]) == "value"
     assert one.fetch("k", "other", tags=["t"]) == ("value", "hit")
+
+
+def test_value_that_was_loaded_behind_the_fence_of_a_killed_writer_stays_dead(
+    one: Process, two: Process, world: World
+) -> None:
+    """1. W fences the tag. 2. A loads the old value, whose tag it learns from the value, and fills. 3. W commits and is killed.
+
+    4. The fence expires: the stamp that it left is no later than that of the old value, which must not become current.
+    """
+    kill_writer_of(world, "t")
+    world.keep_up()
+    assert one.read("k", Loaded("old", tags=["t"])) == "old"
+    assert world.record("k")[:1] == b"V"
+    world.advance(FENCE_SECONDS)
+    assert two.read("k", "new") == "new"
+    assert one.read("k", "new") == "new"
+
+
+@pytest.mark.parametrize("maxsize", [0, 100])
+def test_values_are_shared_again_though_only_they_bring_the_tag_of_a_killed_writer(world: World, maxsize: int) -> None:
+    """Who meets such a tag in a value, or when it fills one, marks it anew: it does not stay unusable."""
+    one, two = world.pair(maxsize=maxsize)
+    assert one.read("k", Loaded("old", tags=["t"])) == "old"
+    kill_writer_of(world, "t")
+    world.advance(FENCE_SECONDS)
+    loads = [two.fetch("k", Loaded("value", tags=["t"])) for _ in range(4)]
+    assert loads[-1][1] == ("hit" if maxsize else "shared")
+
+
+def test_tag_of_a_killed_writer_is_marked_anew_by_who_fills(one: Process, two: Process, world: World) -> None:
+    """A load that brings the tag is not kept, and the next one is."""
+    kill_writer_of(world, "t")
+    world.advance(FENCE_SECONDS)
+    assert one.read("k", Loaded("first", tags=["t"])) == "first"
+    assert two.read("k", Loaded("second", tags=["t"])) == "second"
+    assert one.read("k", "third") == "second"
 
 
 # Clear ----------------------------------------------------------------------------------------------------------------

@@ -549,3 +549,19 @@ def test_write_is_refused_before_it_begins_where_it_cannot_be_fenced(world: Worl
         here.put("k", "new")
     assert source.writes == 0
     world.may_leave_records = True  # nobody knows whether the fence is up; it expires
+
+
+def test_fence_that_is_gone_is_not_raised_by_a_renewal_whose_reply_is_lost(
+    one: Process, two: Process, world: World
+) -> None:
+    """1. A fences. 2. The fence is lost. 3. B loads and fills the old value. 4. A's keeper renews, and the reply is lost.
+
+    5. The next renewal must not take what the last one did for a fence that was up all the time.
+    """
+    with pytest.raises(FenceLost), one.writing("k") as confirm:
+        lose_fence(world)
+        assert two.fetch("k", "old") == ("old", "miss")
+        world.clock.advance(FENCE_SECONDS / 2)
+        one.tier.lose_reply(Fence)
+        one.keep_up()
+        confirm()
