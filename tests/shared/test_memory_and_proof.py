@@ -217,17 +217,22 @@ def test_first_reading_of_the_log_is_no_gap(one: Process) -> None:
 
 
 @pytest.mark.parametrize("maxsize", [0, 100])
-def test_own_clear_holds_though_an_older_reading_of_the_log_comes_after_it(world: World, maxsize: int) -> None:
+@pytest.mark.parametrize("is_first", [False, True])
+def test_own_clear_holds_though_an_older_reading_of_the_log_comes_after_it(
+    world: World, maxsize: int, is_first: bool
+) -> None:
     """1. The keeper reads the log. 2. The process clears, and learns of the new floor. 3. The keeper's reply arrives.
 
     What it says of the head is older than what the process knows; it must not bring cleared values back.
     """
-    one, two = world.pair(maxsize=maxsize)
+    one = world.process(maxsize=maxsize, keeps_up=not is_first)
+    two = world.process(maxsize=maxsize)
     two.do("set", "k", "old")
     one.tier.after(ReadLog, lambda: elsewhere(one.cache.clear))
     one.keep_up()
     assert one.do("get", "k") is None
     assert one.read("k", "new") == "new"
+    assert one.told(EventKind.RESYNCED) == []
 
 
 def test_memory_that_is_lost_takes_the_load_under_way_with_it(one: Process, two: Process, world: World) -> None:

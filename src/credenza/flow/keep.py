@@ -108,7 +108,7 @@ def _follow(state: State, log: Log, noted_ns: int) -> None:
     shared = tier_of(state)
     shared.compare_clocks(log.head.now_ms, noted_ns, state.clock_ns())
     with state.lock:
-        was_known = shared.proof.head is not None
+        was_known = shared.proof.has_read
         news = shared.proof.follow(log)
         shared.note_head(log.head)
         for each in news or ():

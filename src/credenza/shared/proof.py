@@ -22,26 +22,29 @@ class Proof:
         sender: this process, whose own announcements it has obeyed already.
 
     Attributes:
-        head: the namespace as it was last read; None before.
+        head: the namespace as it was last read or announced to; None before.
         applied: the announcements up to this one have been applied.
+        has_read: the log has been read.
     """
 
-    __slots__ = ("_sender", "applied", "head")
+    __slots__ = ("_sender", "applied", "has_read", "head")
 
     def __init__(self, sender: bytes) -> None:
         self._sender = sender
         self.head: Head | None = None
         self.applied = 0
+        self.has_read = False
 
     def follow(self, log: Log) -> Sequence[News] | None:
         """Take what was read; return what is to be applied, or None for a gap, an older or another log: then everything."""
-        head, is_known = log.head, self.head is not None and self.head.epoch == log.head.epoch
-        expected, applied = self.applied + 1, self.applied
-        self.applied = head.sequence
-        if not is_known or head.sequence < applied:
-            self.head = head
-            return None
+        head, expected, applied = log.head, self.applied + 1, self.applied
         self.glance(head)  # our own announcement may have told of a later one, while this was on its way
+        is_another = self.head is None or self.head.epoch != head.epoch
+        if is_another or head.sequence < applied:
+            self.head = head
+        is_first, self.has_read, self.applied = not self.has_read, True, head.sequence
+        if is_first or is_another or head.sequence < applied:
+            return None
         news = [each for each in log.news if each.sequence > applied]
         if [each.sequence for each in news] != list(range(expected, head.sequence + 1)):
             return None
@@ -50,5 +53,5 @@ class Proof:
     def glance(self, head: Head) -> None:
         """Take note of a head that came with another reply: its floor and sequence, if it is the later one."""
         known = self.head
-        if known is not None and known.epoch == head.epoch and head.sequence >= known.sequence:
+        if known is None or (known.epoch == head.epoch and head.sequence >= known.sequence):
             self.head = head
