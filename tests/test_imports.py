@@ -18,6 +18,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 LAYERS = {
     "vocabulary": ["_typevars", "clock", "durations", "errors", "events", "policy", "sentinel", "source", "stats"],
     "tier": ["tiers.base", "tiers.records", "codec"],
+    "logs": ["journal.base", "feeds.base"],
     "pure": ["fence", "flight", "keys", "memory", "shared"],
     "state": ["state", "steps"],
     "ports": ["runtime.base"],
@@ -39,18 +40,21 @@ LAYERS = {
         "writing",
     ],
     "tiers": ["tiers"],
+    "journals": ["journal", "feeds"],
     "outside": ["__main__", "cli", "contrib", "dashboard", "demo"],
 }
 ALLOWED = {
     "vocabulary": {"vocabulary"},
     "tier": {"vocabulary", "tier"},
+    "logs": {"vocabulary", "tier", "pure"},
     "pure": {"vocabulary", "tier"},
     "state": {"vocabulary", "tier", "pure", "state"},
     "ports": {"vocabulary", "tier", "pure", "state"},
-    "flow": {"vocabulary", "tier", "pure", "state", "ports", "flow"},
+    "flow": {"vocabulary", "tier", "pure", "logs", "state", "ports", "flow"},
     "runtime": {"vocabulary", "tier", "pure", "state", "ports", "runtime"},
     "tiers": {"vocabulary", "tier", "tiers"},
-    "faces": {"vocabulary", "tier", "pure", "state", "ports", "flow", "runtime", "tiers", "faces"},
+    "journals": {"vocabulary", "tier", "pure", "logs", "journals"},
+    "faces": {"vocabulary", "tier", "pure", "logs", "state", "ports", "flow", "runtime", "tiers", "journals", "faces"},
     "outside": set(),  # the public API only: `credenza` and `credenza.testing`
 }
 PUBLIC = {"credenza", "credenza.testing"}
@@ -108,7 +112,11 @@ def violations(module: str, text: str, known: set[str], *, is_package: bool = Fa
     for line, target in imported_by(module, text, known, is_package=is_package):
         package = target.partition(".")[0]
         if package != "credenza":
-            if layer not in {"outside", "tiers"} and package not in sys.stdlib_module_names and line not in unseen:
+            if (
+                layer not in {"outside", "tiers", "journals"}
+                and package not in sys.stdlib_module_names
+                and line not in unseen
+            ):
                 found.append(f"{module}:{line} imports {target}; the core has no dependencies")
             if package in UNWELCOME.get(layer, ()):
                 found.append(f"{module}:{line} ({layer}) imports {target}; that is for runtimes")

@@ -11,10 +11,10 @@ import credenza
 import credenza.testing
 
 PUBLIC = """
-    MISSING AsyncCache AsyncCachedFunction AsyncRepository AsyncSource AsyncWriteFence Cache CacheAside CacheClosed CacheError
-    CacheInfo CachedFunction Codec ConfigurationError DeadlockError Event EventKind FenceLost Fetched Flights Health
-    LoadTimeout Loaded NoCache NotFound Pickle Policy Repository Source Stats Status TierError UsageError WriteFence
-    WriteThrough cached
+    DELETED MISSING AsyncCache AsyncCachedFunction AsyncRepository AsyncSource AsyncWriteFence Cache CacheAside
+    CacheClosed CacheError CacheInfo CachedFunction Change Codec ConfigurationError DeadlockError Event EventKind
+    FenceLost Fetched Flights Health JournalError JournalFull JournalInUse LoadTimeout Loaded NoCache NotFound Pickle
+    Policy Repository Source Stats Status TierError UsageError WriteBatch WriteFence WriteThrough cached
 """.split()
 
 

@@ -11,6 +11,9 @@ from .errors import (
     ConfigurationError,
     DeadlockError,
     FenceLost,
+    JournalError,
+    JournalFull,
+    JournalInUse,
     LoadTimeout,
     NotFound,
     TierError,
@@ -20,15 +23,16 @@ from .events import Event, EventKind
 from .flights import Flights
 from .policy import Policy
 from .repository import AsyncRepository, CacheAside, NoCache, Repository, WriteThrough
-from .sentinel import MISSING
+from .sentinel import DELETED, MISSING
 from .sharing import Health
-from .source import AsyncSource, Loaded, Source
+from .source import AsyncSource, Change, Loaded, Source, WriteBatch
 from .stats import CacheInfo, Stats, Status
 from .writing import AsyncWriteFence, WriteFence
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DELETED",
     "MISSING",
     "AsyncCache",
     "AsyncCachedFunction",
@@ -41,6 +45,7 @@ __all__ = [
     "CacheError",
     "CacheInfo",
     "CachedFunction",
+    "Change",
     "Codec",
     "ConfigurationError",
     "DeadlockError",
@@ -50,6 +55,9 @@ __all__ = [
     "Fetched",
     "Flights",
     "Health",
+    "JournalError",
+    "JournalFull",
+    "JournalInUse",
     "LoadTimeout",
     "Loaded",
     "NoCache",
@@ -62,6 +70,7 @@ __all__ = [
     "Status",
     "TierError",
     "UsageError",
+    "WriteBatch",
     "WriteFence",
     "WriteThrough",
     "cached",

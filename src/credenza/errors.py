@@ -8,6 +8,9 @@
     ├── DeadlockError        (RuntimeError)  waiting would never end
     ├── FenceLost            (RuntimeError)  a write may not commit: its fence is not up
     ├── TierError                            the shared tier is away, full or unintelligible
+    ├── JournalError                         a journal cannot keep a write, so it is not acknowledged
+    │   ├── JournalFull                      it holds as many as it may
+    │   └── JournalInUse                     another process has it open
     └── CacheClosed          (RuntimeError)  the cache was closed
 
 A loader's own errors are none of these: they reach every caller as they are.
@@ -65,6 +68,21 @@ class TierError(CacheError):
 
     Reads never raise it. Writes and invalidations do under `on_fence_failure="raise"`.
     """
+
+
+class JournalError(CacheError):
+    """A journal cannot keep what it was given: its disk is full, its file is gone or not ours, its server is away.
+
+    What was acknowledged before stays acknowledged; what raised this was not.
+    """
+
+
+class JournalFull(JournalError):
+    """The journal holds as many pending writes as it may, and the source does not take them fast enough."""
+
+
+class JournalInUse(JournalError):
+    """Another process has the journal open."""
 
 
 class CacheClosed(CacheError, RuntimeError):

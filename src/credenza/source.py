@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from .durations import Duration
-from .sentinel import MISSING, MissingType
+from .sentinel import MISSING, DeletedType, MissingType
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -35,10 +35,38 @@ BatchLoader = Callable[[Sequence[K]], Mapping[K, V | Loaded[V]]]
 AsyncBatchLoader = Callable[[Sequence[K]], Awaitable[Mapping[K, V | Loaded[V]]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Change(Generic[K, V]):
+    """The last write of one record, on its way to the source.
+
+    Attributes:
+        value: the new value, or `DELETED`.
+        place: a number that grows within a journal. What has a place at or below one that was applied is applied.
+    """
+
+    key: K
+    value: V | DeletedType
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBatch(Generic[K, V]):
+    """Writes that go to the source together, one per key, by place.
+
+    Attributes:
+        journal: names the journal, always the same.
+    """
+
+    journal: str
+    changes: Sequence[Change[K, V]]
+
+
 class Source(Protocol[K_contra, V]):
     """Where the truth is. `load_many(keys)`, `store_many(mapping)` and `delete_many(keys)` are used where they exist.
 
-    Nothing there: `load` returns None or raises `NotFound`, `load_many` leaves the key out.
+    Nothing there: `load` returns None or raises `NotFound`, `load_many` leaves the key out. Write-behind needs
+    `store_many`, which must be idempotent as it may come twice; or `apply(batch)` with a `WriteBatch`, which is to leave out
+    the changes that it has applied, in one transaction with the place up to which it has.
     """
 
     def load(self, key: K_contra, /) -> V | None: ...

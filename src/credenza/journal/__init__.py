@@ -1,0 +1,1 @@
+"""Journals: where write-behind keeps what it owes to the source."""
