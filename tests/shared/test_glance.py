@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.support.processes import TTL, Process, World
 
+from credenza.errors import NotFound
 from credenza.events import EventKind
 from credenza.flow.glance import Glance
 from credenza.tiers.base import VALUE_HEADER_BYTES, Announce, Drop, Get, OpenTag, ReadHead
@@ -59,6 +60,20 @@ def test_value_past_its_ttl_is_none(one: Process, two: Process, world: World, wa
     world.advance(2)
     assert world.record("k")[:1] == b"V"
     assert seen(one) == (None, None)
+
+
+def test_remembered_absence_is_none(world: World, way: str) -> None:
+    """With `negative_ttl` the tier remembers that there is no such record; that is no value."""
+    one, two = world.pair(maxsize=0, negative_ttl=10)
+
+    def none() -> str:
+        raise NotFound("no such record")
+
+    with pytest.raises(NotFound):
+        two.read("k", none)
+    assert world.record("k")[:1] == b"V"
+    assert seen(one) == (None, None)
+    assert one.do("get", "k", default="default") == "default"
 
 
 def test_value_with_a_tag_is_judged_by_it(one: Process, two: Process, way: str) -> None:

@@ -284,6 +284,18 @@ def test_tag_of_a_killed_writer_is_marked_anew_by_who_fills(one: Process, two: P
     assert one.read("k", "third") == "second"
 
 
+def test_tag_of_a_killed_writer_is_marked_anew_by_who_only_reads(world: World) -> None:
+    """Where nobody loads, a value that was set after the fence expired is shared again, too."""
+    one, two = world.pair(maxsize=0)
+    one.do("set", "k", "old", tags=["t"])
+    kill_writer_of(world, "t")
+    world.advance(FENCE_SECONDS)
+    assert two.do("get", "k") is None
+    world.keep_up()
+    one.do("set", "k", "value", tags=["t"])
+    assert two.do("get", "k") == "value"
+
+
 # Clear ----------------------------------------------------------------------------------------------------------------
 
 
