@@ -25,6 +25,11 @@ def lose(*processes: Process) -> None:
         process.tier.is_away = True
 
 
+def fail() -> None:
+    """Fail an exchange."""
+    raise TierError("the tier does not answer")
+
+
 def find(*processes: Process) -> None:
     """Let it be back, and the keepers see that after their pause."""
     for process in processes:
@@ -48,6 +53,17 @@ def log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
+
+
+def test_keeper_that_fails_once_tries_once_more(one: Process) -> None:
+    """In a process that is short of time the keeper is, too; one lost reply does not mean that the tier is away."""
+    one.tier.lose_reply(ReadLog)
+    one.keep_up()
+    assert one.told(EventKind.TIER_LOST) == []
+    assert one.cache.health().is_proved
+    one.tier.before(ReadLog, fail, times=2)
+    one.keep_up()
+    assert len(one.told(EventKind.TIER_LOST)) == 1
 
 
 def test_memory_serves_until_its_proof_is_over(one: Process, world: World) -> None:
