@@ -32,9 +32,10 @@ from .runtime.workers import Workers
 from .sentinel import MISSING, MissingType
 from .shared.shared import Shared
 from .sharing import result_type
-from .state import State, make_entry
+from .state import State
 from .stats import Status, Tally
-from .steps import Request, ttl_ns_for
+from .steps.appraisal import make_entry, ttl_ns_for
+from .steps.request import Request
 from .tiers.base import Tier
 
 _log = logging.getLogger("credenza")

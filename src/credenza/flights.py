@@ -15,7 +15,7 @@ from .policy import Policy
 from .runtime.base import block
 from .runtime.tasks import is_coroutine_function
 from .state import State
-from .steps import Request
+from .steps.request import Request
 
 T = TypeVar("T")
 

@@ -22,7 +22,8 @@ from .sentinel import MISSING
 from .shared.shared import Shared, scope_tag
 from .sharing import result_type
 from .stats import CacheInfo
-from .steps import AGAIN, LEAD, Request, fail, land
+from .steps.landing import fail, land
+from .steps.request import AGAIN, LEAD, Request
 
 KeyMaker = Callable[[tuple[Any, ...]], Hashable]  # Any: the arguments of a call, in the order of the parameters
 

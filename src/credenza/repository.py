@@ -22,9 +22,9 @@ from .runtime.tasks import is_coroutine_function
 from .sentinel import MISSING
 from .sharing import result_type
 from .source import AsyncSource, Source
-from .state import make_entry
 from .stats import Status, Tally
-from .steps import Request, ttl_ns_for
+from .steps.appraisal import make_entry, ttl_ns_for
+from .steps.request import Request
 
 K = TypeVar("K")
 V = TypeVar("V")

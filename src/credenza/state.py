@@ -15,7 +15,6 @@ from .fence import Fences, Pass
 from .flight import Flight, Gate
 from .memory.entry import Entry
 from .memory.table import EVICTED, Scope, Table
-from .policy import Policy
 from .sentinel import MISSING
 from .shared.shared import Shared
 from .stats import Stats, Tally
@@ -374,49 +373,3 @@ class State:
         if self.shared is not None:
             self.table.fresh_until_ns = 0 if self.shared.needs_proof else FOREVER_NS
             self.shared.begin_anew(self.clock_ns())
-
-
-def make_entry(
-    state: State,
-    key: Hashable,
-    value: Any,  # Any: a value of any type
-    policy: Policy,
-    ttl_ns: int,
-    now_ns: int,
-    load_ns: int = 0,
-    *,
-    is_absent: bool = False,
-) -> Entry:
-    """Return an entry for `value`, weighed, with its ttl shortened by a random share (`jitter`).
-
-    With `is_absent`, the value is the `NotFound` to remember: no weigher knows it, and it is never served stale. The
-    weigher is the user's code, so the lock is not held.
-    """
-    if policy.jitter and ttl_ns < 1 << 61:
-        ttl_ns -= int(ttl_ns * policy.jitter * state.random())
-    return entry_until(state, key, value, policy, now_ns, now_ns + ttl_ns, load_ns, is_absent=is_absent)
-
-
-def entry_until(
-    state: State,
-    key: Hashable,
-    value: Any,  # Any: a value of any type
-    policy: Policy,
-    stored_ns: int,
-    fresh_ns: int,
-    load_ns: int,
-    *,
-    is_absent: bool,
-) -> Entry:
-    """Return an entry that is fresh until then; the rest as in `make_entry`."""
-    weight = 1 if state.weigh is None or is_absent else state.weigh(key, value)
-    entry = Entry(key, value, policy, stored_ns, fresh_ns, load_ns, weight)
-    if is_absent:
-        entry.is_absent = True
-        entry.fast_ns = 0
-        return entry
-    if policy.stale_window_ns:
-        entry.expire_ns += policy.stale_window_ns
-    if not policy.is_plain or state.table.needs_touch:
-        entry.fast_ns = 0
-    return entry

@@ -14,7 +14,8 @@ from ..runtime.base import Waiter
 from ..sentinel import MISSING
 from ..shared.shared import LEASE_MS, MILLISECOND, Knowledge, Shared
 from ..state import State
-from ..steps import Request, settle
+from ..steps.landing import settle
+from ..steps.request import Request
 from ..tiers.base import Fill, Get, Head, Lease, Operation, ReadHead, Release, Reply, Stamp
 from .exchange import exchange, note_refusal, tier_of
 from .look import mend_tags, read_tags, read_value, stamps_of, tag_names, torn_tags

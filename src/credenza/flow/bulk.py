@@ -10,7 +10,11 @@ from ..errors import NotFound, UsageError
 from ..flight import Flight, loading
 from ..runtime.base import Runtime, Waiter, block
 from ..state import State
-from ..steps import AGAIN, JOIN, LEAD, REFRESH, WAIT, Request, approach, begin_looks, fail, land, leave
+from ..steps.approach import approach
+from ..steps.landing import fail, land
+from ..steps.leaving import leave
+from ..steps.looks import begin_looks
+from ..steps.request import AGAIN, JOIN, LEAD, REFRESH, WAIT, Request
 from .exchange import tier_of
 from .lease import SharedLoad
 from .look import look_up

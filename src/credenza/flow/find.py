@@ -8,7 +8,8 @@ from typing import Any
 from ..runtime.base import Waiter
 from ..state import State
 from ..stats import Status
-from ..steps import Request, begin_look, end_look
+from ..steps.looks import begin_look, end_look
+from ..steps.request import Request
 from .exchange import tier_of
 from .look import look_up
 

@@ -10,7 +10,10 @@ from ..flight import Flight, Signal, loading
 from ..runtime.base import Runtime, Waiter, block
 from ..shared.shared import LEASE_MS, MILLISECOND
 from ..state import State
-from ..steps import Request, absence, appraise, fail, may_begin, settle
+from ..steps.appraisal import absence, appraise
+from ..steps.landing import fail, settle
+from ..steps.leaving import may_begin
+from ..steps.request import Request
 from .board import Berth, Boarding, Cargo, ask, release, seal, store
 from .turns import drop_awaitable, take_turn
 

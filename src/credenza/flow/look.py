@@ -13,8 +13,10 @@ from ..memory.table import Scope
 from ..runtime.base import Waiter
 from ..sentinel import MISSING
 from ..shared.shared import MILLISECOND, Knowledge, Shared, scope_tag
-from ..state import State, entry_until
-from ..steps import Request, give_up_look
+from ..state import State
+from ..steps.appraisal import entry_until
+from ..steps.looks import give_up_look
+from ..steps.request import Request
 from ..tiers.base import VALUE_HEADER_BYTES, Announce, Get, Head, MarkTag, OpenTag, Operation, ReadHead, Reply, Stamp
 from ..tiers.records import stamp_of, tag_writers
 from .exchange import announced, exchange, read_head, tier_of

@@ -12,26 +12,10 @@ from ..flight import ABANDONED, LANDED, PENDING, Flight, check_progress, loading
 from ..runtime.base import Load, Runtime, Waiter, block
 from ..state import State
 from ..stats import Status
-from ..steps import (
-    AGAIN,
-    JOIN,
-    LEAD,
-    LOOK,
-    REFRESH,
-    WAIT,
-    Move,
-    Request,
-    approach,
-    fail,
-    fall_back,
-    give_up_late,
-    has_stand_in,
-    keep,
-    land,
-    leave,
-    may_share,
-    signal_of,
-)
+from ..steps.approach import approach
+from ..steps.landing import fail, give_up_late, land
+from ..steps.leaving import fall_back, has_stand_in, keep, leave, may_share, signal_of
+from ..steps.request import AGAIN, JOIN, LEAD, LOOK, REFRESH, WAIT, Move, Request
 from .lease import SharedLoad
 from .look import look_up
 from .turns import drop_awaitable, take_turn

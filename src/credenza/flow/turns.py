@@ -7,7 +7,9 @@ from collections.abc import Coroutine
 from ..flight import Flight, Gate, check_progress
 from ..runtime.base import Waiter
 from ..state import State
-from ..steps import Request, give_up_late, may_begin
+from ..steps.landing import give_up_late
+from ..steps.leaving import may_begin
+from ..steps.request import Request
 
 _LOOK_AGAIN_NS = 200_000_000
 """How often a load that queues looks for places whose event loop has stopped; such a loop tells nobody."""

@@ -10,7 +10,7 @@ from ..flight import Flight, Signal
 
 if TYPE_CHECKING:
     from ..state import State
-    from ..steps import Request
+    from ..steps.request import Request
     from ..tiers.base import Operation, Reply, Tier
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, cast
 from ..errors import TierError
 from ..flight import Flight, Signal, loading
 from ..state import State
-from ..steps import AGAIN, Request
+from ..steps.request import AGAIN, Request
 from ..tiers.base import Operation, Reply, Tier
 from .actors import Actor
 from .base import Load, Waiter

@@ -13,7 +13,9 @@ from typing import Any
 from ..durations import NANOSECONDS
 from ..flight import Flight, Signal, loading
 from ..state import State
-from ..steps import AGAIN, Request, give_up_late, may_begin
+from ..steps.landing import give_up_late
+from ..steps.leaving import may_begin
+from ..steps.request import AGAIN, Request
 from ..tiers.base import Operation, Reply, Tier
 from .base import Load
 from .gather import Gathers

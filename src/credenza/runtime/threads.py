@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UsageError
 from ..flight import Flight, Signal, loading
 from ..state import State
-from ..steps import Request
+from ..steps.request import Request
 from ..tiers.base import Operation, Reply, Tier
 from .base import Load
 from .gather import ThreadGather

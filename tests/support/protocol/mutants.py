@@ -12,11 +12,11 @@ from typing import Any
 
 from tests.support.simulation.mutants import Patch, patched
 
-from credenza import steps
 from credenza.durations import FOREVER_NS
 from credenza.flow import board, exchange, fence, invalidate, keep, lease
 from credenza.shared.shared import Knowledge, Shared
 from credenza.state import State
+from credenza.steps import leaving
 from credenza.tiers import records
 from credenza.tiers.base import Clear, Fence, MarkTag
 from credenza.tiers.shelf import Shelf
@@ -96,7 +96,7 @@ def fences_are_not_renewed(right: Any) -> Any:
     return lambda state, now_ns: (right(state, now_ns)[0], [])
 
 
-@_mutant(steps, "may_share")
+@_mutant(leaving, "may_share")
 def waiters_take_any_value(right: Any) -> Any:
     """7a: who joined a load shares what it brings, accepted or not."""
     return lambda state, flight, request: True

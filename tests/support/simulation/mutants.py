@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from credenza import NotFound, fence, flight, state, steps
+from credenza import Loaded, NotFound, fence, flight, state
 from credenza.flight import PENDING, Flight
 from credenza.flow import read
 from credenza.memory.table import Table
 from credenza.state import State
-from credenza.steps import Move, Request
+from credenza.steps import appraisal, approach, landing, leaving
+from credenza.steps.request import JOIN, LEAD, SERVE_STALE, WAIT, Move, Request
 
 Patch = tuple[Any, str, Callable[[Any], Any]]  # where, which name, and what makes the wrong one of the right one
 
@@ -113,7 +114,7 @@ def retired_flights_count_as_current(right: Any) -> Any:
     return lambda self, flown: bool(self.flights.pop(flown.key, None)) or True
 
 
-@_mutant(steps, "_end")
+@_mutant(landing, "_end")
 def detached_loads_are_stored(right: Any) -> Any:
     """A load is stored although an invalidation has detached its flight (I1)."""
 
@@ -154,15 +155,15 @@ def the_first_to_leave_takes_the_fence_down(right: Any) -> Any:
     return wrong
 
 
-@_mutant(steps, "approach")
+@_mutant(approach, "approach")
 def readers_inside_a_fence_join_older_flights(right: Any) -> Any:
     """Inside a fence a reader takes what a load from before it brings (I3)."""
 
     def wrong(where: State, request: Request) -> Move:
         move = right(where, request)
-        if move is steps.WAIT:
+        if move is WAIT:
             request.flight.waiters += 1
-            return steps.JOIN
+            return JOIN
         return move
 
     return wrong
@@ -186,7 +187,7 @@ def leaving_a_fence_invalidates_nothing(right: Any) -> Any:
 # Flights --------------------------------------------------------------------------------------------------------------
 
 
-@_mutant(steps, "_end")
+@_mutant(landing, "_end")
 def retired_before_published(right: Any) -> Any:
     """Between the end of a flight and the storing of its value a second load starts (L8)."""
 
@@ -206,7 +207,7 @@ def retired_before_published(right: Any) -> Any:
     return wrong
 
 
-@_mutant(steps, "leave")
+@_mutant(leaving, "leave")
 def who_leaves_cancels_nothing(right: Any) -> Any:
     """A load goes on though nobody waits for it (L5)."""
 
@@ -217,7 +218,7 @@ def who_leaves_cancels_nothing(right: Any) -> Any:
     return wrong
 
 
-@_mutant(steps, "leave")
+@_mutant(leaving, "leave")
 def who_leaves_cancels_for_all(right: Any) -> Any:
     """One client that leaves stops the load of all others (L5)."""
 
@@ -229,27 +230,27 @@ def who_leaves_cancels_for_all(right: Any) -> Any:
     return wrong
 
 
-@_mutant(steps, "keep")
+@_mutant(leaving, "keep")
 def soft_timeout_leaves_without_keeping(right: Any) -> Any:
     """Who takes the stale value stays counted as a waiter, and nobody can stop the load any more (L5)."""
     return lambda where, flown: None
 
 
-@_mutant(steps, "fail")
+@_mutant(landing, "fail")
 def cancellations_are_shared(right: Any) -> Any:
     """A load that was cancelled or interrupted ends all who wait for it (L2)."""
 
     def wrong(where: State, flown: Flight, error: BaseException, request: Request) -> None:
-        outcome, steps.ABANDONED = steps.ABANDONED, steps.FAILED
+        outcome, landing.ABANDONED = landing.ABANDONED, landing.FAILED
         try:
             right(where, flown, error, request)
         finally:
-            steps.ABANDONED = outcome
+            landing.ABANDONED = outcome
 
     return wrong
 
 
-@_mutant(steps, "fail")
+@_mutant(landing, "fail")
 def failures_wake_nobody(right: Any) -> Any:
     """Who waits for a load that fails waits for ever (L3)."""
 
@@ -263,13 +264,13 @@ def failures_wake_nobody(right: Any) -> Any:
     return wrong
 
 
-@_mutant(steps, "land")
+@_mutant(landing, "land")
 def values_not_to_be_kept_are_kept(right: Any) -> Any:
     """What is not to be kept is kept: `Loaded(value, ttl=0)` is stored for the policy's ttl (F1)."""
 
     def wrong(where: State, flown: Flight, result: Any, request: Request) -> None:
-        if isinstance(result, steps.Loaded):
-            result = steps.Loaded(result.value, tags=result.tags)
+        if isinstance(result, Loaded):
+            result = Loaded(result.value, tags=result.tags)
         right(where, flown, result, request)
 
     return wrong
@@ -290,7 +291,7 @@ def timeouts_are_late(right: Any) -> Any:
 # Freshness ------------------------------------------------------------------------------------------------------------
 
 
-@_mutant(state, "make_entry")
+@_mutant(appraisal, "make_entry")
 def jitter_lengthens(right: Any) -> Any:
     """Jitter makes a ttl longer (F1)."""
 
@@ -301,7 +302,7 @@ def jitter_lengthens(right: Any) -> Any:
     return wrong
 
 
-@_mutant(steps, "_begin_refresh")
+@_mutant(approach, "_begin_refresh")
 def refreshes_are_not_deduplicated(right: Any) -> Any:
     """Every reader of a stale value starts a refresh (F3)."""
 
@@ -318,21 +319,21 @@ def dead_entries_are_served(right: Any) -> Any:
     return lambda self, entry, now_ns: entry.fast_ns != -1
 
 
-@_mutant(steps, "_serve")
+@_mutant(approach, "_serve")
 def stale_values_are_served_before_any_failure(right: Any) -> Any:
     """Within `stale_if_error` the old value is served though nothing has failed (F1)."""
 
     def wrong(where: State, request: Request, entry: Any, now_ns: int) -> Any:
         move = right(where, request, entry, now_ns)
         if move is None and now_ns < entry.expire_ns and where.table.find(request.key) is entry:
-            steps.take(where, request, entry, now_ns)
-            return steps.SERVE_STALE
+            approach.take(where, request, entry, now_ns)
+            return SERVE_STALE
         return move
 
     return wrong
 
 
-@_mutant(steps, "_note_failure")
+@_mutant(landing, "_note_failure")
 def failed_refreshes_do_not_back_off(right: Any) -> Any:
     """After a failed refresh the next reader starts another one at once (F3)."""
 
@@ -351,8 +352,8 @@ def waiters_count_as_leaders(right: Any) -> Any:
     """Who joined gets the leader's exception itself, not a copy (L2)."""
 
     async def wrong(where: State, run: Any, request: Request, ends_ns: int | None) -> Any:
-        if request.move is steps.JOIN:
-            request.move = steps.LEAD
+        if request.move is JOIN:
+            request.move = LEAD
         return await right(where, run, request, ends_ns)
 
     return wrong
