@@ -209,6 +209,19 @@ def test_health_without_a_tier_is_that_of_one_process() -> None:
         assert (health.tier, health.is_proved, health.owed) == ("none", True, 0)
 
 
+def test_tier_that_refuses_is_asked_for_no_lease_for_a_second(one: Process, world: World) -> None:
+    """Each load would pay for a round trip that brings nothing; after a second one of them tries again."""
+    one.tier.refused = (Lease,)
+    one.read("a", "value")
+    one.tier.batches.clear()
+    one.read("b", "value")
+    assert not any(isinstance(operation, Lease) for batch in one.tier.batches for operation in batch)
+    one.tier.refused = ()
+    world.advance(1)
+    one.read("c", "value")
+    assert world.record("c")[:1] == b"V"
+
+
 def test_tier_that_refuses_to_store_says_so(one: Process, world: World, log: Callable[[], list[str]]) -> None:
     """A full tier is not away: what it has is served, what it refuses is loaded, and the change is told once."""
     one.do("set", "there", "value")
