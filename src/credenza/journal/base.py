@@ -105,15 +105,17 @@ class Receipt:
 
 
 class Journal(Protocol):
-    """Where pending writes are. Thread-safe. Every method but `append`, `owes` and `has_room` may block on I/O.
+    """Where pending writes are. Thread-safe. Methods may block on I/O unless they say otherwise.
 
     All raise `JournalError` where the journal cannot do it: the disk is full, the file is gone, the server is away. What
     was acknowledged stays acknowledged.
     """
 
-    @property
-    def identity(self) -> str:
-        """What names the journal for as long as it lives, wherever it is moved: sources keep its last place under it."""
+    def identity_of(self, taken: Sequence[Pending]) -> str:
+        """Return what names the places of writes that were taken together, wherever the journal is moved.
+
+        Sources keep the last place under it. Does not block.
+        """
         ...
 
     @property
@@ -151,8 +153,8 @@ class Journal(Protocol):
         """Strike off what the source has taken, where the version is still the same."""
         ...
 
-    def postpone(self, taken: Pending, *, delay_ms: int, error: str) -> None:
-        """Give one write a new place behind all others, and a failure more; it is not due before the delay is over.
+    def postpone(self, taken: Pending, *, delay_ms: int, failures: int, error: str) -> None:
+        """Give one write a new place behind all others; it has failed so often, and is not due before the delay is over.
 
         It is committed when this returns: only then may what has a later place be delivered.
         """
@@ -170,8 +172,16 @@ class Journal(Protocol):
         """End a `wait`. Does not block."""
         ...
 
-    def count(self) -> tuple[int, int | None]:
-        """Return how many writes are pending, and since when the oldest is, in milliseconds of the wall clock."""
+    def count(self) -> int:
+        """Return how many writes are pending, postponed ones included; as far as this process knows. Does not block."""
+        ...
+
+    def mark(self) -> object:
+        """Return a mark behind everything that was acknowledged until now."""
+        ...
+
+    def is_past(self, mark: object) -> bool:
+        """Tell whether nothing that was acknowledged before the mark is pending any more."""
         ...
 
     def status(self) -> JournalStatus:
