@@ -1,0 +1,1 @@
+"""What databases say of their changes: `feeds.postgres` and `feeds.sqlite`."""
