@@ -584,7 +584,7 @@ def test_async_source_in_the_sync_face_raises_and_says_what_to_do() -> None:
 @pytest.mark.parametrize("strategy", ["cache-aside", CacheAside, 1, object()])
 def test_wrong_strategy_raises_and_lists_the_known(strategy: Any) -> None:
     """Bad input: at once, and the class itself is not the strategy."""
-    with pytest.raises(ConfigurationError, match=r"CacheAside\(\), WriteThrough\(\) or NoCache\(\)"):
+    with pytest.raises(ConfigurationError, match=r"CacheAside\(\), WriteThrough\(\), WriteBehind\(...\) or NoCache"):
         Cache[Any, Any]().repository(DictSource[Any, Any](), strategy=strategy)
 
 

@@ -21,12 +21,17 @@ from .errors import (
 )
 from .events import Event, EventKind
 from .flights import Flights
+from .journal.base import DeadLetter, JournalStatus
+from .journal.keys import record_key
+from .journal.urls import attach_journal
 from .policy import Policy
-from .repository import AsyncRepository, CacheAside, NoCache, Repository, WriteThrough
+from .repository import AsyncRepository, Repository
+from .runtime.deliverer import DrainReport
 from .sentinel import DELETED, MISSING
 from .sharing import Health
 from .source import AsyncSource, Change, Loaded, Source, WriteBatch
 from .stats import CacheInfo, Stats, Status
+from .strategies import CacheAside, NoCache, WriteBehind, WriteThrough
 from .writing import AsyncWriteFence, WriteFence
 
 __version__ = "0.1.0"
@@ -48,7 +53,9 @@ __all__ = [
     "Change",
     "Codec",
     "ConfigurationError",
+    "DeadLetter",
     "DeadlockError",
+    "DrainReport",
     "Event",
     "EventKind",
     "FenceLost",
@@ -58,6 +65,7 @@ __all__ = [
     "JournalError",
     "JournalFull",
     "JournalInUse",
+    "JournalStatus",
     "LoadTimeout",
     "Loaded",
     "NoCache",
@@ -71,7 +79,10 @@ __all__ = [
     "TierError",
     "UsageError",
     "WriteBatch",
+    "WriteBehind",
     "WriteFence",
     "WriteThrough",
+    "attach_journal",
     "cached",
+    "record_key",
 ]

@@ -26,8 +26,8 @@ D = TypeVar("D")
 class AsyncCache(Generic[K, V]):
     """The async face of a `Cache`: same names, same arguments, same entries, same loads.
 
-    What looks at the cache as a whole or makes something of it (`stats`, `cache_info`, `subscribe`, `cached`, `repository`)
-    is the same for both faces, waits for nothing, and is on the `Cache` only.
+    What looks at the cache as a whole or makes something of it (`stats`, `cache_info`, `subscribe`, `cached`, `repository`,
+    `follow`) is the same for both faces, and is on the `Cache` only.
 
     It works on any number of event loops at once. A plain loader runs in a worker thread, so that the loop goes on. A
     caller that is cancelled leaves its load to the others that wait for it; when the last one has left, an async load

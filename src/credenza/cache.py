@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
@@ -17,18 +17,22 @@ from .durations import Duration
 from .engine import SHAPES_HITS, Engine, Fetched, check_sync_loader, fetched
 from .errors import ConfigurationError
 from .events import Listener
+from .feeds.base import Feed
+from .feeds.follower import Follower
+from .feeds.mapping import Makers, Rules
 from .flow.bulk import read_many
 from .flow.read import read
 from .keys import check_hashable, check_tags, unique_keys
 from .memory.table import NoTable, Table
 from .policy import Policy, PolicyOptions
-from .repository import CacheAside, Repository, Strategy
+from .repository import Repository
 from .runtime.base import block
 from .sentinel import MISSING, MissingType
 from .sharing import Health, batch_result_type, health_of, tier_and_codec
 from .source import AsyncSource, BatchLoader, Loader, Source
 from .state import State, Weigh
 from .stats import CacheInfo, Stats
+from .strategies import CacheAside, Strategy
 from .writing import WriteFence, writing
 
 P = ParamSpec("P")
@@ -339,7 +343,7 @@ class Cache(Generic[K, V]):
 
         Args:
             source: where the records are.
-            strategy: `CacheAside()` (the default), `WriteThrough()` or `NoCache()`.
+            strategy: `CacheAside()` (the default), `WriteThrough()`, `WriteBehind(...)` or `NoCache()`.
             key: a template with one field for the record's key, such as "user:{}".
             tags: templates of the same kind, or plain names.
             type: what a shared tier's bytes are decoded to; without it the return annotation of the source's `load`.
@@ -347,6 +351,32 @@ class Cache(Generic[K, V]):
         """
         policy = self.policy.override(options)
         return Repository(self._engine, source, strategy or CacheAside(), key, tags, policy, type)
+
+    def follow(
+        self,
+        feed: Feed,
+        *,
+        keys: Makers | None = None,
+        tags: Makers | None = None,
+        whole: Mapping[str, str | Sequence[str]] | None = None,
+        max_lag: Duration | None = None,
+    ) -> Follower:
+        """Invalidate what a database says has changed, whoever changed it; until the follower or the cache is closed.
+
+        Args:
+            feed: what the database tells, from `credenza.feeds.postgres` or `credenza.feeds.sqlite`; of this follower alone.
+            keys: by table, what a changed row makes stale: a template over its columns such as "user:{id}", several, or a
+                callable that takes the row and returns keys.
+            tags: by table, the tags, in the same ways.
+            whole: by table, tags that everything made of it carries, for TRUNCATE and changed columns; without them the cache
+                is emptied then.
+            max_lag: while the database cannot be asked, empty the cache this often, so that nothing is older than that. None:
+                entries live for their ttl, and what was missed is applied when it is back.
+
+        Raises:
+            ConfigurationError: the feed does not tell what is asked for. A database that is away is no error.
+        """
+        return Follower(self, feed, Rules(keys=keys, tags=tags, whole=whole), max_lag=max_lag)
 
     # Looking ----------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from types import CoroutineType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from .codec import Codec, TypedCodec
 from .durations import Duration, nanoseconds_of
@@ -23,7 +23,7 @@ from .flow.put import put_many
 from .keys import check_hashable, check_tags
 from .memory.entry import Entry
 from .policy import Policy, ttl_ns_of
-from .runtime.base import Waiter, block
+from .runtime.base import Runtime, Waiter, block
 from .runtime.gather import Gathers
 from .runtime.keeper import Keeper
 from .runtime.tasks import Tasks, is_coroutine_function
@@ -65,12 +65,19 @@ class Fetched(Generic[V]):
     load_time: float
 
 
+class Drains(Protocol):
+    """What has to come to an end before a cache is closed."""
+
+    async def close(self, run: Runtime, timeout: Duration | None, /) -> object: ...
+
+
 class Engine:
     """The state of a cache, its policy and its two runtimes."""
 
     __slots__ = (
         "__weakref__",
         "_policies",
+        "backlogs",
         "cache",
         "glance",
         "has_memory",
@@ -88,6 +95,7 @@ class Engine:
         self.cache: object = None  # the `Cache`, for functions to tell; a function keeps its cache alive
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}  # Any: values of options
         self.keeper: Keeper | None = None
+        self.backlogs: set[Drains] = set()
         self.hire()
         _fork.add(self)
 
@@ -115,6 +123,8 @@ class Engine:
 
     async def close_async(self) -> None:
         """Do as `close`, without blocking the event loop, and close its connections."""
+        for backlog in tuple(self.backlogs):
+            await backlog.close(self.tasks, None)
         shared = self.state.shared
         if shared is None:
             self.close()
@@ -129,6 +139,8 @@ class Engine:
 
     def close(self) -> None:
         """Close the cache; deliver what is owed if that takes no waiting. Blocks for a moment with a shared tier."""
+        for backlog in tuple(self.backlogs):
+            block(backlog.close(self.threads, None))
         shared = self.state.shared
         if shared is not None and not shared.is_closed:
             block(part(self.state, self.threads))
@@ -421,6 +433,7 @@ class _Fork:
             engine.state.forget_the_parent()
             if engine.state.shared is not None:
                 engine.state.shared.tier.forget_parent()
+            engine.backlogs.clear()  # the journals are the parent's
             engine.hire()
         self._held = []
         self._turn = threading.Lock()

@@ -38,6 +38,10 @@ class EventKind(enum.StrEnum):
     UNREADABLE = "unreadable"
     UNSHARED = "unshared"
     RESYNCED = "resynced"
+    WRITE_FAILED = "write_failed"
+    DEAD_LETTER = "dead_letter"
+    SOURCE_LOST = "source_lost"
+    SOURCE_BACK = "source_back"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,47 +5,33 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from .durations import NANOSECONDS, Duration
 from .engine import Engine, Fetched, fetched, timeout_ns_of
 from .errors import ConfigurationError, LoadTimeout, NotFound, UsageError
+from .flow.behind import over
 from .flow.bulk import read_many
 from .flow.read import read
 from .flow.write import Made, write
 from .functions import gather_or_cancel
+from .journal.base import Journal
 from .keys import Template, check_tags
 from .policy import Policy
 from .runtime.base import Runtime, block
+from .runtime.deliverer import DrainReport
 from .runtime.tasks import is_coroutine_function
-from .sentinel import MISSING
+from .sentinel import DELETED, MISSING, DeletedType
 from .sharing import result_type
 from .source import AsyncSource, Source
 from .stats import Status, Tally
 from .steps.appraisal import make_entry, ttl_ns_for
 from .steps.request import Request
+from .strategies import NoCache, Strategy, WriteBehind, WriteThrough
+from .writebehind import Backlog, found_in
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-@dataclass(frozen=True, slots=True)
-class CacheAside:
-    """Load on a miss; write to the source inside a fence, then invalidate. The default."""
-
-
-@dataclass(frozen=True, slots=True)
-class WriteThrough:
-    """Load on a miss; write to the source inside a fence, then store the new value."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoCache:
-    """Ask the source every time."""
-
-
-Strategy = CacheAside | WriteThrough | NoCache
 
 
 class _Records(Generic[K, V]):
@@ -61,8 +47,10 @@ class _Records(Generic[K, V]):
         policy: Policy,
         annotation: Any,  # Any: an annotation
     ) -> None:
-        if not isinstance(strategy, (CacheAside, WriteThrough, NoCache)):
-            raise ConfigurationError(f"strategy must be CacheAside(), WriteThrough() or NoCache(), got {strategy!r}")
+        if not isinstance(strategy, Strategy):
+            raise ConfigurationError(
+                f"strategy must be CacheAside(), WriteThrough(), WriteBehind(...) or NoCache(), got {strategy!r}"
+            )
         self.engine = engine
         self.source: Any = source  # Any: one of two protocols, with optional methods
         self.strategy = strategy
@@ -73,8 +61,12 @@ class _Records(Generic[K, V]):
             if not callable(getattr(source, name, None)):
                 raise ConfigurationError(f"a source has load, store and delete, and {source!r} has no {name}")
         self.is_async = is_coroutine_function(self.source.load)
-        self.typed = engine.codec_of(result_type(self.source.load) if annotation is MISSING else annotation)
+        annotation = result_type(self.source.load) if annotation is MISSING else annotation
+        self.typed = engine.codec_of(annotation)
         self.has_load_many = callable(getattr(source, "load_many", None))
+        self.backlog: Backlog | None = None
+        if isinstance(strategy, WriteBehind):
+            self.backlog = Backlog(engine, source, strategy, annotation, self.key_of, is_async=self.is_async)
 
     def key_of(self, key: K) -> Hashable:
         return self._key.render((key,))
@@ -87,7 +79,7 @@ class _Records(Generic[K, V]):
         is_cached = not isinstance(self.strategy, NoCache)
         cache_key = self.key_of(key) if is_cached else object()
         tally = self.engine.state.tally if is_cached else Tally()
-        loader = functools.partial(self.source.load, key)
+        loader = functools.partial(self.source.load, key) if self.backlog is None else self.backlog.loader_of(key)
         request = Request(cache_key, loader, self.policy, self.tags_of(key), tally, self.is_async)
         request.timeout_ns, request.keeps, request.typed = timeout_ns_of(timeout), is_cached, self.typed
         request.has_looked = not is_cached
@@ -104,23 +96,30 @@ class _Records(Generic[K, V]):
 
     async def put(self, run: Runtime, key: K, value: V) -> None:
         """Write a record, in the caller's colour."""
-        action = functools.partial(self.source.store, key, value)
-        if isinstance(self.strategy, NoCache):
-            await run.perform(action, is_async=self.is_async)
-            return
-        make = functools.partial(self.written, key, value) if isinstance(self.strategy, WriteThrough) else None
-        await write(self.engine.state, run, (self.key_of(key),), action, is_async=self.is_async, make=make)
+        make = functools.partial(self.written, key, value)
+        await self._write(run, key, value, make if isinstance(self.strategy, (WriteThrough, WriteBehind)) else None)
 
     async def delete(self, run: Runtime, key: K) -> None:
         """Delete a record, in the caller's colour."""
-        action = functools.partial(self.source.delete, key)
+        await self._write(run, key, DELETED, None)
+
+    async def _write(self, run: Runtime, key: K, value: V | DeletedType, make: Callable[[], Made] | None) -> None:
+        if self.backlog is not None:
+            action = functools.partial(self.backlog.put, run, key, value)
+        else:
+            store, delete = self.source.store, self.source.delete
+            call = functools.partial(delete, key) if value is DELETED else functools.partial(store, key, value)
+            action = functools.partial(run.perform, call, is_async=self.is_async)
         if isinstance(self.strategy, NoCache):
-            await run.perform(action, is_async=self.is_async)
-            return
-        await write(self.engine.state, run, (self.key_of(key),), action, is_async=self.is_async)
+            await action()
+        else:
+            await write(self.engine.state, run, (self.key_of(key),), action, make=make)
 
     async def fetch(self, run: Runtime, key: K, timeout: Duration | None) -> Fetched[V | None]:
         """Read a record, in the caller's colour."""
+        if self.backlog is not None and key in (pending := self.backlog.pending((key,))):
+            self.engine.state.tally.hits += 1
+            return Fetched(found_in(pending, key), Status.HIT, 0.0, 0.0)
         request = self.request(key, timeout)
         value = cast("V | None", await read(self.engine.state, run, request))
         if not request.keeps:
@@ -147,21 +146,34 @@ class _Records(Generic[K, V]):
     async def get_many(self, run: Runtime, keys: Iterable[K], timeout: Duration | None) -> dict[K, V]:
         """Read records with one `load_many`, in the caller's colour."""
         unique = list(dict.fromkeys(keys))
-        requests = [self.request(key, timeout) for key in unique]
-        by_key = {request.key: key for request, key in zip(requests, unique, strict=True)}
+        pending = {} if self.backlog is None else self.backlog.pending(unique)
+        asked = [key for key in unique if key not in pending]
+        requests = [self.request(key, timeout) for key in asked]
+        by_key = {request.key: key for request, key in zip(requests, asked, strict=True)}
         load_many = self._load_many_async if self.is_async else self._load_many
         found = await read_many(self.engine.state, run, requests, functools.partial(load_many, by_key))
         if isinstance(self.strategy, NoCache):
             self.engine.state.bypasses += len(unique)
-        return {by_key[key]: value for key, value in found.items() if value is not None}
+        values = over(pending, {by_key[key]: value for key, value in found.items() if value is not None})
+        return {key: values[key] for key in unique if key in values}
 
     def _load_many(self, by_key: Mapping[Hashable, K], keys: Sequence[Hashable]) -> dict[Hashable, Any]:
-        found = self.source.load_many([by_key[key] for key in keys])
+        load_many = self.source.load_many if self.backlog is None else self.backlog.load_many
+        found = load_many([by_key[key] for key in keys])
         return {key: found[by_key[key]] for key in keys if by_key[key] in found}
 
     async def _load_many_async(self, by_key: Mapping[Hashable, K], keys: Sequence[Hashable]) -> dict[Hashable, Any]:
-        found = await self.source.load_many([by_key[key] for key in keys])
+        load_many = self.source.load_many if self.backlog is None else self.backlog.load_many_async
+        found = await load_many([by_key[key] for key in keys])
         return {key: found[by_key[key]] for key in keys if by_key[key] in found}
+
+    async def flush(self, run: Runtime, timeout: Duration | None) -> DrainReport:
+        """Wait until what was written has reached the source, in the caller's colour."""
+        return DrainReport(0, 0) if self.backlog is None else await self.backlog.flush(run, timeout)
+
+    async def close(self, run: Runtime, timeout: Duration | None) -> DrainReport:
+        """Drain and close the journal, in the caller's colour."""
+        return DrainReport(0, 0) if self.backlog is None else await self.backlog.close(run, timeout)
 
 
 class Repository(Generic[K, V]):
@@ -224,7 +236,11 @@ class Repository(Generic[K, V]):
         return found
 
     def put(self, key: K, value: V) -> None:
-        """Write the record to the source, then to the cache as the strategy says; a failed write invalidates it."""
+        """Write the record to the source, then to the cache as the strategy says; a failed write invalidates it.
+
+        With write-behind it returns when the journal has it. Raises `JournalError`, or `JournalFull`, if that cannot keep
+        it: then the write has not happened.
+        """
         self._check_colour()
         block(self._records.put(self._records.engine.threads, key, value))
 
@@ -237,6 +253,26 @@ class Repository(Generic[K, V]):
         """Forget the records, as `Cache.invalidate` does."""
         engine = self._records.engine
         block(engine.invalidate(engine.threads, tuple(map(self._records.key_of, keys))))
+
+    def flush(self, *, timeout: Duration | None = None) -> DrainReport:
+        """Wait until the source has taken what was written before this call, or the time is over; tell what is left.
+
+        Only write-behind has something to wait for. Writes that were postponed since the source refused them are waited
+        for, too, until they are dead letters.
+        """
+        return block(self._records.flush(self._records.engine.threads, timeout))
+
+    def close(self, *, timeout: Duration | None = None) -> DrainReport:
+        """Flush for as long as `timeout`, by default the strategy's `close_timeout`; then close the journal.
+
+        What is left in it is delivered after the next start. `Cache.close` does this for all its repositories.
+        """
+        return block(self._records.close(self._records.engine.threads, timeout))
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal of a repository with write-behind, for its `status()`, `dead()`, `retry()` and `discard()`."""
+        return None if self._records.backlog is None else self._records.backlog.journal
 
     def _check_colour(self) -> None:
         if self._records.is_async:
@@ -286,10 +322,21 @@ class AsyncRepository(Generic[K, V]):
         engine = self._records.engine
         await engine.invalidate(engine.tasks, tuple(map(self._records.key_of, keys)))
 
+    async def flush(self, *, timeout: Duration | None = None) -> DrainReport:
+        """See `Repository.flush`."""
+        return await self._records.flush(self._records.engine.tasks, timeout)
+
+    async def close(self, *, timeout: Duration | None = None) -> DrainReport:
+        """See `Repository.close`."""
+        return await self._records.close(self._records.engine.tasks, timeout)
+
     async def _write(self, flow: Callable[[Runtime], Coroutine[Any, Any, None]]) -> None:
-        """Run a write; one to a plain source goes to a worker with its fence, which must outlast a caller's cancellation."""
+        """Run a write; one to a plain source goes to a worker with its fence, which must outlast a caller's cancellation.
+
+        A journal has a thread of its own for that.
+        """
         engine = self._records.engine  # Any: what coroutines send and yield
-        if self._records.is_async:
+        if self._records.is_async or self._records.backlog is not None:
             await flow(engine.tasks)
         else:
             await engine.tasks.offload(lambda: block(flow(engine.threads)))

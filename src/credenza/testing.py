@@ -94,10 +94,21 @@ class DictSource(Generic[K, V]):
         self.writes += 1
         self.records[key] = value
 
+    def store_many(self, records: Mapping[K, V], /) -> None:
+        """Write records."""
+        self.writes += 1
+        self.records.update(records)
+
     def delete(self, key: K, /) -> None:
         """Delete a record, if it is there."""
         self.writes += 1
         self.records.pop(key, None)
+
+    def delete_many(self, keys: Iterable[K], /) -> None:
+        """Delete records, those that are there."""
+        self.writes += 1
+        for key in keys:
+            self.records.pop(key, None)
 
 
 class AsyncDictSource(Generic[K, V]):
@@ -122,6 +133,14 @@ class AsyncDictSource(Generic[K, V]):
         """See `DictSource.store`."""
         self.inner.store(key, value)
 
+    async def store_many(self, records: Mapping[K, V], /) -> None:
+        """See `DictSource.store_many`."""
+        self.inner.store_many(records)
+
     async def delete(self, key: K, /) -> None:
         """See `DictSource.delete`."""
         self.inner.delete(key)
+
+    async def delete_many(self, keys: Iterable[K], /) -> None:
+        """See `DictSource.delete_many`."""
+        self.inner.delete_many(keys)

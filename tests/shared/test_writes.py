@@ -14,7 +14,7 @@ from tests.support.waiting import wait_for_callers, wait_until
 
 from credenza import Cache, CacheAside, FenceLost, NoCache, TierError, WriteThrough
 from credenza.events import EventKind
-from credenza.repository import Strategy
+from credenza.strategies import Strategy
 from credenza.testing import CountingLoader
 from credenza.tiers.base import Announce, Clear, Drop, Fence, Get, Put
 

@@ -20,11 +20,11 @@ from tests.support.waiting import DEADLINE, Call, HeldAsyncLoader, HeldLoader, L
 from credenza import Cache, TierError
 from credenza.events import Event, EventKind
 from credenza.flow.keep import keep_up
-from credenza.repository import Strategy
 from credenza.runtime.base import block
 from credenza.runtime.keeper import _Direct
 from credenza.runtime.tasks import Tasks, is_coroutine_function
 from credenza.runtime.threads import Threads
+from credenza.strategies import Strategy
 from credenza.testing import AsyncDictSource, DictSource, DictTier, FakeClock
 from credenza.tiers.base import NO_TOKEN, Lease, Operation, Reply
 from credenza.tiers.records import refresh_of

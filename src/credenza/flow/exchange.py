@@ -100,8 +100,11 @@ async def announced(state: State, run: Waiter, operations: Sequence[Operation]) 
 async def perform_all(state: State, run: Waiter, operations: Sequence[Operation]) -> list[Reply]:
     """Do the same, and return all replies."""
     shared = tier_of(state)
+    sent_ns = state.clock_ns()
     replies = await exchange(state, run, operations, shared.timeout_ns)
     check(state, replies)
+    if shared.offset_ms is None:
+        shared.compare_clocks(replies[-1].now_ms, sent_ns, state.clock_ns())
     with state.lock:
         shared.note_head(replies[-1])
     return replies

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
 from ..codec import TypedCodec
 from ..memory.entry import Entry
-from ..runtime.base import Runtime, Waiter
+from ..runtime.base import Waiter
 from ..shared.shared import Barrier
 from ..state import State
 from .fence import abandon_fence, confirm, lower_fence, may_have_committed, raise_fence
@@ -91,11 +91,10 @@ class Write:
 
 async def write(
     state: State,
-    run: Runtime,
+    run: Waiter,
     keys: tuple[Hashable, ...],
-    action: Callable[[], Any],
+    action: Callable[[], Awaitable[Any]],
     *,
-    is_async: bool,
     make: Callable[[], Made] | None = None,
 ) -> None:  # Any: what the source returns, which nobody looks at
     """Run `action` inside a fence around `keys`, and invalidate them after it, whether it succeeded or not (I3).
@@ -104,8 +103,7 @@ async def write(
         state: the cache.
         run: the caller's colour.
         keys: what `action` writes.
-        action: the write to the source.
-        is_async: `action` gives a coroutine.
+        action: the write to the source, or to the journal.
         make: makes the written entry and its tags, to be stored instead if no other write was under way (I5).
 
     Raises:
@@ -115,7 +113,7 @@ async def write(
     fenced = Write(state, run, keys, ())
     await fenced.begin()
     try:
-        await run.perform(action, is_async=is_async)
+        await action()
         made = _NOTHING if make is None else _made(keys, make)
     except BaseException as error:
         await fenced.end(error)

@@ -1,0 +1,255 @@
+"""Deliveries: pending writes on their way from the journal to the source.
+
+A batch that the source refuses is split until the writes that it refuses are found; from left to right, so that a source
+that keeps the last place it has applied never sees a place above one that still has to come. A write that is refused alone
+goes behind the others, and is a dead letter after too many times. As long as the source takes nothing at all, that counts
+for no write.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from ..codec import Unreadable
+from ..errors import ConfigurationError, NotFound
+from ..events import EventKind
+from ..journal.base import Pending
+from ..sentinel import DELETED, MISSING
+from ..source import Change, WriteBatch
+from .behind import Behind
+
+_log = logging.getLogger("credenza")
+
+Perform = Callable[[Callable[[], Any]], Awaitable[Any]]  # Any: what methods of sources return, which nobody looks at
+"""Calls a method of the source in its own way."""
+
+Taken = tuple[Pending, Change[Any, Any]]  # Any: keys and values of any type
+"""A write as the journal has it, and as the source takes it."""
+
+_MOST_DOUBLINGS: Final = 20
+_GLANCE_NS: Final = 50_000_000
+_MOST_REFUSALS: Final = 3
+"""So many writes, one after another, are refused alone before a source that took some a moment ago is thought to be away."""
+
+_DATABASE_ERRORS: Final = frozenset({"OperationalError", "InterfaceError"})
+"""What drivers raise (PEP 249) when it is about the connection or the server, and not about what was written."""
+
+
+class SourceAway(Exception):
+    """The source takes nothing now; the cause says why. Nothing is lost."""
+
+
+def is_about_source(error: Exception) -> bool:
+    """Tell whether an error says that the source is away, rather than that it will not have what was written."""
+    return isinstance(error, OSError | ConfigurationError) or any(kind.__name__ in _DATABASE_ERRORS for kind in type(error).__mro__)
+
+
+class Delivery:
+    """Takes what is pending to the source. One thread uses it.
+
+    Args:
+        behind: the journal and the terms.
+        source: what has `apply(batch)`, or `store_many` with `delete_many` or `delete`.
+        perform: how it is called.
+        forgets: delivered records are invalidated: other processes may have loaded them meanwhile, and saw no journal. If
+            not, only those are of which memory has another value, as after a dead letter was retried.
+    """
+
+    __slots__ = (
+        "_behind",
+        "_forgets",
+        "_limit",
+        "_perform",
+        "_source",
+        "_suspects",
+        "delivered",
+        "failures",
+        "is_away",
+    )
+
+    def __init__(self, behind: Behind, source: Any, perform: Perform, *, forgets: bool) -> None:
+        self._behind = behind
+        self._source = source  # Any: one of two protocols, with optional methods
+        self._perform = perform
+        self._forgets = forgets
+        self._limit = behind.terms.batch_size
+        self._suspects = Suspects()
+        self.delivered = 0
+        self.failures = 0
+        self.is_away = False
+
+    async def deliver(self) -> int:
+        """Deliver the next batch; return for how many nanoseconds to rest then: none, unless the source is away.
+
+        Raises:
+            JournalError: what was delivered may be delivered again.
+        """
+        taken = self._behind.journal.take(self._limit)
+        if not taken:
+            return _GLANCE_NS  # all that is pending was postponed
+        part = _Round(self._behind, self._suspects, self._apply, self._done)
+        try:
+            await part.deliver(taken)
+        except SourceAway as error:
+            if not part.is_up:
+                self._tell_away(error)
+                self._limit = 1  # if one write is the cause, the next one will show it
+                self.failures += 1
+                return self._pause_ns()
+        self._limit, self.failures = self._behind.terms.batch_size, 0
+        if part.is_up and self.is_away:
+            self.is_away = False
+            _log.warning("cache %r: the source takes writes again", self._behind.state.name)
+            self._behind.state.events.emit(EventKind.SOURCE_BACK)
+        return 0
+
+    def _pause_ns(self) -> int:
+        """Return how long to leave alone a source that is away."""
+        terms = self._behind.terms
+        longest_ns = min(terms.max_backoff_ns, terms.backoff_ns << min(self.failures, _MOST_DOUBLINGS))
+        return int(longest_ns * (1.0 - 0.5 * self._behind.state.random()))
+
+    def _tell_away(self, error: SourceAway) -> None:
+        if not self.is_away:
+            self.is_away = True
+            kind = type(error.__cause__).__qualname__
+            _log.warning(
+                "cache %r: the source takes no writes (%s); the journal keeps them", self._behind.state.name, kind
+            )
+            self._behind.state.events.emit(EventKind.SOURCE_LOST, MISSING, kind)
+
+    async def _apply(self, taken: Sequence[Taken]) -> None:
+        """Have the source take writes of different records, all of them or, where it is not transactional, perhaps some."""
+        source, changes = self._source, [change for _, change in taken]
+        if callable(getattr(source, "apply", None)):
+            identity = self._behind.journal.identity_of([pending for pending, _ in taken])
+            batch = WriteBatch(identity, changes)
+            await self._perform(lambda: source.apply(batch))
+            return
+        stores = {change.key: change.value for change in changes if change.value is not DELETED}
+        deletes = [change.key for change in changes if change.value is DELETED]
+        if stores:
+            await self._perform(lambda: source.store_many(stores))
+        if deletes and callable(getattr(source, "delete_many", None)):
+            await self._perform(lambda: source.delete_many(deletes))
+            return
+        for key in deletes:
+            try:
+                await self._perform(lambda key=key: source.delete(key))  # type: ignore[misc]  # a lambda's default
+            except NotFound:
+                pass  # it came twice, or was gone anyway
+
+    def _done(self, taken: Sequence[Taken]) -> None:
+        self._behind.journal.settle([pending for pending, _ in taken])
+        self._suspects.clear_of([pending.key for pending, _ in taken])
+        self.delivered += len(taken)
+        stale = [change.key for _, change in taken if self._forgets or self._behind.differs(change.key, change.value)]
+        if stale:
+            self._behind.forget(stale)
+
+
+class Suspects:
+    """Keys of writes that were refused alone as if the source were away: the next success shows that it was not."""
+
+    __slots__ = ("_proven", "_suspects")
+
+    def __init__(self) -> None:
+        self._suspects: set[bytes] = set()
+        self._proven: set[bytes] = set()
+
+    def refused(self, key: bytes) -> bool:
+        """Take note of a refusal; tell whether an earlier one of the key was its own, and not counted yet."""
+        was_its_own = key in self._proven
+        self._proven.discard(key)
+        self._suspects.add(key)
+        return was_its_own
+
+    def clear_of(self, keys: Sequence[bytes]) -> None:
+        """Take note of a success of other keys."""
+        if self._suspects or self._proven:
+            self._proven = (self._proven | self._suspects).difference(keys)
+            self._suspects.clear()
+
+
+class _Round:
+    """One batch, and the parts that it is split into.
+
+    Attributes:
+        is_up: the source has taken something in this round.
+    """
+
+    __slots__ = ("_apply", "_behind", "_done", "_refusals", "_suspects", "is_up")
+
+    def __init__(
+        self,
+        behind: Behind,
+        suspects: Suspects,
+        apply: Callable[[Sequence[Taken]], Awaitable[None]],
+        done: Callable[[Sequence[Taken]], None],
+    ) -> None:
+        self._behind = behind
+        self._suspects = suspects
+        self._apply = apply
+        self._done = done
+        self._refusals = 0
+        self.is_up = False
+
+    async def deliver(self, taken: Sequence[Pending]) -> None:
+        """Deliver what can be read, bury the rest."""
+        readable: list[Taken] = []
+        for pending in taken:
+            key = self._behind.key_of(pending.key)
+            try:
+                if key is MISSING:
+                    raise Unreadable("its key is none that a repository writes")
+                value = self._behind.value_of(pending.key, pending.value)
+            except Unreadable as error:
+                self._bury(pending, f"unreadable: {error}")
+            else:
+                readable.append((pending, Change(key, value, pending.place)))
+        if readable:
+            await self._deliver(readable)
+
+    async def _deliver(self, part: Sequence[Taken]) -> None:
+        try:
+            await self._apply(part)
+        except Exception as error:
+            is_away = self._behind.terms.is_away(error)
+            if len(part) == 1:
+                self._refuse(*part[0], error, is_away=is_away)
+                return
+            # A source that takes no single write is not asked for each.
+            middle = 1 if is_away and not self.is_up else len(part) // 2
+            await self._deliver(part[:middle])
+            await self._deliver(part[middle:])
+        else:
+            self.is_up, self._refusals = True, 0
+            self._done(part)
+
+    def _refuse(self, pending: Pending, change: Change[Any, Any], error: Exception, *, is_away: bool) -> None:
+        """Let a write that is refused alone wait behind the others, or give it up."""
+        terms, kind = self._behind.terms, type(error).__qualname__  # Any: of any type
+        is_its_own = self.is_up or not is_away or self._suspects.refused(pending.key)
+        failures = pending.failures + is_its_own
+        self._refusals += 1
+        if failures >= terms.max_failures:
+            self._bury(pending, kind)
+        else:
+            delay_ns = min(terms.max_backoff_ns, terms.backoff_ns << min(failures, _MOST_DOUBLINGS))
+            self._behind.journal.postpone(pending, delay_ms=delay_ns // 1_000_000, failures=failures, error=kind)
+            if is_its_own:
+                self._behind.state.events.emit(EventKind.WRITE_FAILED, change.key, kind)
+        if is_away and (not self.is_up or self._refusals >= _MOST_REFUSALS):
+            raise SourceAway from error
+
+    def _bury(self, pending: Pending, error: str) -> None:
+        """Give a write up: from now on the source's own value is read."""
+        if not self._behind.journal.bury(pending, error=error):
+            return
+        key = self._behind.key_of(pending.key)
+        if key is not MISSING:
+            self._behind.forget((key,))
+        _log.error("cache %r: a write is a dead letter (%s)", self._behind.state.name, error)
+        self._behind.state.events.emit(EventKind.DEAD_LETTER, key, error)

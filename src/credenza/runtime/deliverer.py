@@ -1,0 +1,214 @@
+"""The thread that takes pending writes from a journal to the source."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..flight import Signal
+from ..journal.base import Journal
+from .base import block
+
+_log = logging.getLogger("credenza")
+
+_IDLE_NS = 1_000_000_000
+_GLANCE_SECONDS = 0.05
+"""How often it looks whether a batch is full."""
+
+_AFTER_FAILURE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """What is left in a journal; true if that is nothing.
+
+    Attributes:
+        pending: writes that the source has not taken.
+        dead: writes that it never will, unless they are retried.
+    """
+
+    pending: int
+    dead: int
+
+    def __bool__(self) -> bool:
+        return not self.pending
+
+
+class Delivery(Protocol):
+    """What the thread does, one batch at a time."""
+
+    async def deliver(self) -> int:
+        """Deliver the next batch; return for how many nanoseconds to rest then.
+
+        Raises:
+            JournalError: the journal could not be read or written.
+        """
+        ...
+
+
+class SourceCalls:
+    """Calls the methods of a source from the delivering thread.
+
+    Attributes:
+        loop: where an async source lives, None as long as nobody has used it.
+    """
+
+    __slots__ = ("_is_async", "loop")
+
+    def __init__(self, *, is_async: bool) -> None:
+        self._is_async = is_async
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def may_call(self) -> bool:
+        """Tell whether the source can be called at all: an async one needs the event loop of those who use it."""
+        return not self._is_async or (self.loop is not None and self.loop.is_running())
+
+    async def __call__(self, action: Callable[[], Any]) -> Any:  # Any: what the source returns
+        """Call it, and wait for what it returns."""
+        if not self._is_async:
+            return action()
+        loop = self.loop
+        if loop is None or not loop.is_running():
+            raise ConnectionError("the event loop of the async source does not run")
+        future = asyncio.run_coroutine_threadsafe(_awaited(action), loop)
+        while True:
+            try:
+                return future.result(_GLANCE_SECONDS)
+            except TimeoutError:
+                if future.done():
+                    raise
+                if not loop.is_running():
+                    raise ConnectionError("the event loop of the async source has stopped") from None
+
+
+class Deliverer:
+    """Delivers in a daemon thread, from `start` until it is stopped. Thread-safe.
+
+    Args:
+        journal: where the writes are.
+        delivery: what takes a batch to the source.
+        calls: how the source is called.
+        is_urgent: tells whether somebody waits for a delivery.
+        batch_size: so many pending writes do not wait for others.
+        max_delay_ns: nor does any for longer than this.
+
+    Attributes:
+        is_delivering: a batch is under way.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        delivery: Delivery,
+        calls: SourceCalls,
+        is_urgent: Callable[[], bool],
+        *,
+        batch_size: int,
+        max_delay_ns: int,
+    ) -> None:
+        self.calls = calls
+        self._journal = journal
+        self._delivery = delivery
+        self._is_urgent = is_urgent
+        self._batch_size = batch_size
+        self._max_delay_ns = max_delay_ns
+        self._lock = threading.Lock()  # guards _thread, _flushes, _round
+        self._thread: threading.Thread | None = None
+        self._flushes = 0
+        self._round = Signal()
+        self._rest = threading.Event()
+        self.is_delivering = False
+        self._is_closing = self._has_failed = False
+        self._since_ns: int | None = None  # when the oldest pending write was seen first; of the thread alone
+
+    def start(self) -> None:
+        """See to it that the thread runs."""
+        if self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is None and not self._is_closing:
+                self._thread = threading.Thread(target=self._run, name="credenza-deliverer", daemon=True)
+                self._thread.start()
+
+    def hurry(self) -> None:
+        """Have it deliver what is pending now, whatever the delays."""
+        with self._lock:
+            self._flushes += 1
+        self._awake()
+
+    def relax(self) -> None:
+        """Take `hurry` back."""
+        with self._lock:
+            self._flushes -= 1
+
+    def next_round(self) -> Signal:
+        """Return what is set when another batch has been tried."""
+        with self._lock:
+            return self._round
+
+    def stop(self) -> None:
+        """End the thread after the batch that is under way, if that takes no longer than a second."""
+        self._is_closing = True
+        self._awake()
+        with self._lock:
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(1.0)
+
+    def _awake(self) -> None:
+        self._rest.set()
+        self._journal.wake()
+
+    def _run(self) -> None:
+        while not self._is_closing:
+            self._rest.clear()
+            try:
+                self._rest.wait(self._step())
+            except Exception as error:  # nothing may end the thread: what is pending would stay
+                self._tell(error)
+                self._rest.wait(_AFTER_FAILURE_SECONDS)
+            self._end_round()
+
+    def _step(self) -> float:
+        """Deliver a batch if it is time; return for how many seconds to rest."""
+        pending = self._journal.count()
+        if not pending:
+            self._since_ns = None
+            self._journal.wait(_IDLE_NS)
+            return 0
+        now_ns = time.monotonic_ns()
+        self._since_ns = now_ns if self._since_ns is None else self._since_ns
+        waits_ns = self._since_ns + self._max_delay_ns - now_ns
+        if pending < self._batch_size and waits_ns > 0 and not (self._flushes or self._is_urgent()):
+            return min(waits_ns / 1e9, _GLANCE_SECONDS)
+        if not self.calls.may_call():
+            return _GLANCE_SECONDS
+        self.is_delivering = True
+        try:
+            rest_ns = block(self._delivery.deliver())
+        finally:
+            self.is_delivering = False
+        self._has_failed = False
+        if not rest_ns and self._journal.count() < self._batch_size:
+            self._since_ns = None
+        return rest_ns / 1e9
+
+    def _tell(self, error: Exception) -> None:
+        """Log what stopped a round, once until one has ended well."""
+        if not self._has_failed:
+            _log.error("pending writes were not delivered, and will be tried again", exc_info=error)
+        self._has_failed = True
+
+    def _end_round(self) -> None:
+        with self._lock:
+            ended, self._round = self._round, Signal()
+        ended.set()
+
+
+async def _awaited(action: Callable[[], Any]) -> Any:  # Any: what the source returns
+    return await action()

@@ -1,0 +1,239 @@
+"""Write-behind for one repository: its journal, what delivers it, and what its reads ask first."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from .codec import Codec
+from .durations import Duration, nanoseconds_of
+from .engine import Engine, timeout_ns_of
+from .errors import ConfigurationError, DeadlockError, JournalError, NotFound
+from .flow.behind import Behind, Terms, over, put
+from .flow.delivery import Delivery, is_about_source
+from .journal.urls import open_journal
+from .runtime.base import Runtime, block
+from .runtime.deliverer import Deliverer, DrainReport, SourceCalls
+from .sentinel import DELETED
+from .strategies import WriteBehind
+
+_log = logging.getLogger("credenza")
+
+_FLUSH_LOOK_NS = 200_000_000
+
+
+class Backlog:
+    """What a repository with write-behind has that others have not. Thread-safe.
+
+    Args:
+        engine: the cache.
+        source: where the records are.
+        strategy: the options.
+        annotation: what records are decoded to.
+        key_of: gives the cache's key of a record.
+        is_async: the source's methods are coroutines.
+
+    Raises:
+        ConfigurationError: the source cannot take batches.
+        JournalError: the journal cannot be opened.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: Any,  # Any: one of two protocols, with optional methods
+        strategy: WriteBehind,
+        annotation: Any,  # Any: an annotation
+        key_of: Callable[[Any], Hashable],
+        *,
+        is_async: bool,
+    ) -> None:
+        check_source(source)
+        self._engine = engine
+        self._source = source
+        self._key_of = key_of
+        self._is_async = is_async
+        self._close_ns = nanoseconds_of(strategy.close_timeout, name="close_timeout")
+        self._is_closed = False
+        codec = strategy.codec or Codec()
+        typed = codec.of(annotation)
+        terms = _terms(strategy)
+        journal = self.journal = open_journal(
+            strategy.journal, durability=strategy.durability, max_pending=strategy.max_pending
+        )
+        self.behind = Behind(engine.state, journal, typed, terms, key_of, self._forget)
+        self._calls = SourceCalls(is_async=is_async)
+        forgets = engine.state.shared is not None and not journal.is_shared
+        delivery = Delivery(self.behind, source, self._calls, forgets=forgets)
+        self._deliverer = Deliverer(
+            journal,
+            delivery,
+            self._calls,
+            lambda: bool(self.behind.waiting),
+            batch_size=terms.batch_size,
+            max_delay_ns=terms.max_delay_ns,
+        )
+        self._deliverer.start()
+        engine.backlogs.add(self)
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    def loader_of(self, key: Any) -> Callable[[], Any]:  # Any: keys and values of any type
+        """Return what loads a record: from the journal, else from the source."""
+        return functools.partial(self._load_async if self._is_async else self._load, key)
+
+    def _load(self, key: Any) -> Any:  # Any: as above
+        pending = self.behind.find_many((key,))
+        return found_in(pending, key) if pending else self._source.load(key)
+
+    async def _load_async(self, key: Any) -> Any:  # Any: as above
+        self._note_loop()
+        pending = await self._find_async((key,))
+        return found_in(pending, key) if pending else await self._source.load(key)
+
+    async def _find_async(self, keys: Sequence[Any]) -> dict[Any, Any]:  # Any: as above
+        """Return what is pending; a journal on a server is asked in a worker, so that the loop goes on."""
+        self._note_loop()
+        find = functools.partial(self.behind.find_many, keys)
+        return cast("dict[Any, Any]", await self._engine.tasks.offload(find)) if self.journal.is_shared else find()
+
+    def load_many(self, keys: Sequence[Any]) -> dict[Any, Any]:  # Any: as above
+        """Load records: the pending ones from the journal, the others from the source with one call."""
+        pending = self.behind.find_many(keys)
+        missing = [key for key in keys if key not in pending]
+        return over(pending, self._source.load_many(missing) if missing else {})
+
+    async def load_many_async(self, keys: Sequence[Any]) -> dict[Any, Any]:  # Any: as above
+        """Do the same with an async source."""
+        pending = await self._find_async(keys)
+        missing = [key for key in keys if key not in pending]
+        return over(pending, await self._source.load_many(missing) if missing else {})
+
+    def pending(self, keys: Sequence[Any]) -> dict[Any, Any]:  # Any: as above
+        """Return the pending values of records of which the cache may know less than the journal.
+
+        Behind a shared tier it may: other processes see no journal that is ours alone, and may have loaded an older value.
+        """
+        if self._engine.state.shared is None or self.journal.is_shared:
+            return {}
+        owed = [key for key in keys if self.behind.owes(key)]
+        return self.behind.find_many(owed) if owed else {}
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    async def put(self, run: Runtime, key: Any, value: Any) -> None:  # Any: as above
+        """Return when the journal has the write; `DELETED` deletes."""
+        if self._is_async:
+            self._note_loop()
+        await put(self.behind, run, key, value)
+        self._deliverer.start()
+
+    def _note_loop(self) -> None:
+        self._calls.loop = asyncio.get_running_loop()
+
+    def _forget(self, keys: Iterable[Any]) -> None:  # Any: as above
+        """Invalidate records everywhere, from whatever thread this happens in."""
+        engine = self._engine
+        if not engine.state.is_closed:
+            block(engine.invalidate(engine.threads, tuple(map(self._key_of, keys))))
+
+    # Ending -----------------------------------------------------------------------------------------------------------
+
+    async def flush(self, run: Runtime, timeout: Duration | None) -> DrainReport:
+        """Wait until the source has taken, or will never take, what was written before this call."""
+        if self._would_block_source(run):
+            raise DeadlockError(
+                "flush would block the event loop that the async source needs; use repository.aio.flush"
+            )
+        return await self._drain(run, timeout_ns_of(timeout))
+
+    async def _drain(self, run: Runtime, timeout_ns: int | None) -> DrainReport:
+        if self._is_async and run is self._engine.tasks:
+            self._note_loop()
+        clock_ns = self._engine.state.clock_ns
+        ends_ns = None if timeout_ns is None else clock_ns() + timeout_ns
+        journal, deliverer = self.journal, self._deliverer
+        mark = journal.mark()
+        deliverer.start()
+        deliverer.hurry()
+        try:
+            while not journal.is_past(mark):
+                left_ns = _FLUSH_LOOK_NS if ends_ns is None else min(_FLUSH_LOOK_NS, ends_ns - clock_ns())
+                if left_ns <= 0:
+                    break
+                await run.join(deliverer.next_round(), None, left_ns)
+            ended = deliverer.next_round()
+            if deliverer.is_delivering:  # what was given up is invalidated in the end
+                await run.join(ended, None, _FLUSH_LOOK_NS)
+        finally:
+            deliverer.relax()
+        return self.report()
+
+    def _would_block_source(self, run: Runtime) -> bool:
+        loop = run.stuck_loop()
+        return loop is not None and loop is self._calls.loop
+
+    def report(self) -> DrainReport:
+        """Return what is left."""
+        status = self.journal.status()
+        return DrainReport(status.pending, status.dead)
+
+    async def close(self, run: Runtime, timeout: Duration | None) -> DrainReport:
+        """Write to the source what is pending, within the time; then close the journal, which keeps the rest."""
+        if self._is_closed:
+            return DrainReport(0, 0)
+        self._is_closed = True
+        timeout_ns = self._close_ns if timeout is None else nanoseconds_of(timeout, name="timeout")
+        if self._is_async and (
+            self._would_block_source(run) or not (run is self._engine.tasks or self._calls.may_call())
+        ):
+            timeout_ns = 0  # nobody runs the loop that the source needs
+        try:
+            report = await self._drain(run, timeout_ns)
+        except JournalError as error:
+            _log.error("a journal cannot be drained: %s", error)  # it says what to do
+            report = DrainReport(self.journal.count(), 0)
+        finally:
+            self._deliverer.stop()
+            self.journal.close()
+            self._engine.backlogs.discard(self)
+        if not report:
+            _log.warning(
+                "a journal was closed with %d pending writes; they are delivered after the next start", report.pending
+            )
+        return report
+
+
+def check_source(source: Any) -> None:  # Any: is checked here
+    """Refuse a source that cannot take batches."""
+    if callable(getattr(source, "apply", None)) or callable(getattr(source, "store_many", None)):
+        return
+    raise ConfigurationError(
+        f"write-behind needs a source with store_many(mapping), which may be called twice with the same records, "
+        f"or apply(batch); {source!r} has neither"
+    )
+
+
+def _terms(strategy: WriteBehind) -> Terms:
+    return Terms(
+        batch_size=strategy.batch_size,
+        max_delay_ns=nanoseconds_of(strategy.max_delay, name="max_delay"),
+        raises_when_full=strategy.when_full == "raise",
+        block_ns=None
+        if strategy.block_timeout is None
+        else nanoseconds_of(strategy.block_timeout, name="block_timeout"),
+        max_failures=strategy.max_failures,
+        backoff_ns=nanoseconds_of(strategy.backoff, name="backoff"),
+        max_backoff_ns=nanoseconds_of(strategy.max_backoff, name="max_backoff"),
+        is_away=strategy.is_away or is_about_source,
+    )
+
+
+def found_in(pending: Mapping[Any, Any], key: Any) -> Any:  # Any: of any type
+    """Return the pending value of a record; raises `NotFound` where that is to be deleted."""
+    if pending[key] is DELETED:
+        raise NotFound(f"there is no record {key!r}").about(key)
+    return pending[key]
