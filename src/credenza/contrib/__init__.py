@@ -1,0 +1,1 @@
+"""Credenza beside other libraries: what is here uses the public API only."""
