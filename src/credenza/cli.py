@@ -23,6 +23,7 @@ def make_app() -> "typer.Typer":
     """Return the commands; needs the packages of the extra `cli`."""
     import typer
 
+    from .commands.journal import make_journal
     from .demo.command import demo
 
     app = typer.Typer(name="credenza", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -35,5 +36,6 @@ def make_app() -> "typer.Typer":
             raise typer.Exit
 
     app.command()(demo)
+    app.add_typer(make_journal())
     del credenza  # typer has it
     return app
