@@ -15,7 +15,7 @@ FIND     = for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3
              if "$$python" -c '$(CHECK)' >/dev/null 2>&1; then echo "$$python"; exit 0; fi; done; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench chaos docs clean
+.PHONY: help demo test check bench chaos kills docs clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list.
@@ -24,6 +24,7 @@ help: ## Show this list.
 	@echo "make check   ruff, mypy, pyright, import rule, docs build"
 	@echo "make bench   measure beside other libraries (ARGS=--quick ...)"
 	@echo "make chaos   four processes, a real server, faults for two minutes, and a checker (ARGS='--seconds 30' ...)"
+	@echo "make kills   write-behind, its process killed a thousand times, and a ledger (ARGS='--rounds 200' ...)"
 	@echo "make docs    build the documentation into site/"
 	@echo "make clean   remove everything that these targets made, .venv included"
 
@@ -56,6 +57,10 @@ bench: $(VENV)/.installed-bench
 chaos: $(VENV)/.installed-dev
 	@echo "==> python -m bench.chaos $(ARGS)"
 	@$(PY) -m bench.chaos $(ARGS)
+
+kills: $(VENV)/.installed-dev
+	@echo "==> python -m bench.kills $(ARGS)"
+	@$(PY) -m bench.kills $(ARGS)
 
 docs: $(VENV)/.installed-docs
 	@echo "==> mkdocs build --strict"

@@ -25,6 +25,7 @@ from bench.replay import replay
 from bench.scale import FULL, QUICK, Scale
 from bench.threads import hits_of_threads
 from bench.traces import find_traces
+from bench.writes import puts_on_hot_keys, puts_over_postgres, puts_over_sqlite
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPARISONS: tuple[tuple[tuple[str, ...], Callable[[Scale], Result]], ...] = (
@@ -44,6 +45,9 @@ COMPARISONS: tuple[tuple[tuple[str, ...], Callable[[Scale], Result]], ...] = (
     (("S4a", "S4c"), async_hits_in_redis),
     (("S5",), hits_in_files),
     (("S6",), cold_key_of_processes),
+    (("W1", "W1a"), puts_over_sqlite),
+    (("W2", "W2a"), puts_over_postgres),
+    (("W3",), puts_on_hot_keys),
 )
 REPLAYED = ("H1", "H2")
 FAILED = "the comparison failed: {!r}"

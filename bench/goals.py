@@ -116,6 +116,29 @@ GOALS = {
         Goal("S4c", "hit in Redis, async, memory off", "faster of cashews and aiocache, no memory of theirs", 0.5),
         Goal("S5", "hit in SQLite, sync, memory off", "diskcache get", 0.8),
         Goal("S6", "loads of one cold key, 8 processes x 200 tasks", "one load", 1),
+        Goal(
+            "W1", 'write-behind puts, 32 threads, SQLite, "disk"', "write-through, 32 threads", 3, Sense.AT_LEAST, " x"
+        ),
+        Goal(
+            "W1a", 'write-behind puts, 32 threads, SQLite, "os"', "write-through, 32 threads", 15, Sense.AT_LEAST, " x"
+        ),
+        Goal(
+            "W2",
+            'write-behind puts, 32 threads, PostgreSQL, "disk"',
+            "write-through, 32 threads",
+            5,
+            Sense.AT_LEAST,
+            " x",
+        ),
+        Goal(
+            "W2a",
+            'write-behind puts, 32 threads, PostgreSQL, "os"',
+            "write-through, 32 threads",
+            20,
+            Sense.AT_LEAST,
+            " x",
+        ),
+        Goal("W3", "rows written of 10,000 puts on 100 hot keys", "write-through", 0.05),
         Goal("H1", "mean hit ratio over the traces", "the best single policy", 0, Sense.ABOVE, " points"),
         Goal("H2", "worst gap on one trace and size", "the best policy there", 1, Sense.AT_MOST, " points"),
     )
