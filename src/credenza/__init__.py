@@ -20,6 +20,8 @@ from .errors import (
     UsageError,
 )
 from .events import Event, EventKind
+from .feeds.followed import FollowerStatus
+from .feeds.follower import Follower
 from .flights import Flights
 from .journal.base import DeadLetter, JournalStatus
 from .journal.keys import record_key
@@ -61,6 +63,8 @@ __all__ = [
     "FenceLost",
     "Fetched",
     "Flights",
+    "Follower",
+    "FollowerStatus",
     "Health",
     "JournalError",
     "JournalFull",

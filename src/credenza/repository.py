@@ -270,9 +270,15 @@ class Repository(Generic[K, V]):
         return block(self._records.close(self._records.engine.threads, timeout))
 
     @property
-    def journal(self) -> Journal | None:
-        """The journal of a repository with write-behind, for its `status()`, `dead()`, `retry()` and `discard()`."""
-        return None if self._records.backlog is None else self._records.backlog.journal
+    def journal(self) -> Journal:
+        """The journal of a repository with write-behind, for its `status()`, `dead()`, `retry()` and `discard()`.
+
+        Raises:
+            UsageError: the strategy is another one.
+        """
+        if self._records.backlog is None:
+            raise UsageError(f"a repository with {self._records.strategy!r} has no journal; only WriteBehind(...) has")
+        return self._records.backlog.journal
 
     def _check_colour(self) -> None:
         if self._records.is_async:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from .errors import NotFound
+from .journal.memory import DictJournal
 from .tiers.memory import DictTier
 
-__all__ = ["AsyncDictSource", "CountingLoader", "DictSource", "DictTier", "FakeClock"]
+__all__ = ["AsyncDictSource", "CountingLoader", "DictJournal", "DictSource", "DictTier", "FakeClock"]
 
 K = TypeVar("K")
 V = TypeVar("V")

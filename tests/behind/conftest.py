@@ -13,9 +13,8 @@ from tests.support.waiting import wait_until
 
 from credenza import Cache, Event, WriteBehind
 from credenza.journal.base import Journal
-from credenza.journal.memory import DictJournal
 from credenza.journal.sqlite import SqliteJournal
-from credenza.testing import DictSource
+from credenza.testing import DictJournal, DictSource
 
 
 class StagedSource(DictSource[Any, Any]):

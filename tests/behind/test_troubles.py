@@ -15,8 +15,7 @@ from tests.support.waiting import until, wait_until
 
 from credenza import Cache, DeadlockError, JournalError, JournalInUse, WriteBehind
 from credenza.journal.base import Journal, Receipt
-from credenza.journal.memory import DictJournal
-from credenza.testing import AsyncDictSource, DictTier
+from credenza.testing import AsyncDictSource, DictJournal, DictTier
 
 
 class HeldJournal(DictJournal):

@@ -225,4 +225,5 @@ def test_other_strategies_have_nothing_to_flush(desk: Desk) -> None:
         users = cache.repository(DictSource())
         assert users.flush()
         assert users.close()
-        assert users.journal is None
+        with pytest.raises(UsageError, match=r"CacheAside\(\) has no journal"):
+            _ = users.journal

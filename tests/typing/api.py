@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, assert_type
 
 import credenza
@@ -11,16 +12,23 @@ from credenza import (
     Cache,
     CacheAside,
     CacheInfo,
+    DeadLetter,
+    DrainReport,
     Event,
     Fetched,
     Flights,
+    Follower,
+    FollowerStatus,
+    JournalStatus,
     Loaded,
     NoCache,
     Policy,
     Repository,
     Stats,
+    WriteBehind,
     WriteThrough,
 )
+from credenza.feeds.sqlite import SqliteFeed
 from credenza.testing import FakeClock
 
 
@@ -198,6 +206,9 @@ class UserSource:
     def delete(self, key: int) -> None:
         """Delete one."""
 
+    def store_many(self, values: Mapping[int, User]) -> None:
+        """Store many."""
+
 
 class AsyncUserSource:
     """An async one."""
@@ -222,6 +233,19 @@ repository.put(1, "Ann")  # type: ignore[arg-type]  # pyright: ignore[reportArgu
 repository.delete("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # not an int
 people = anything.repository(AsyncUserSource(), strategy=CacheAside(), key="user:{}")
 nobody = anything.repository(UserSource(), strategy=NoCache())
+later = anything.repository(
+    UserSource(), strategy=WriteBehind(Path("users.journal"), max_delay="1s", when_full="raise")
+)
+assert_type(later.flush(timeout=1), DrainReport)
+assert_type(later.close(), DrainReport)
+assert_type(later.journal.status(), JournalStatus)
+assert_type(later.journal.dead(), list[DeadLetter])
+WriteBehind("users.journal", durability="ram")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no such
+follower = anything.follow(
+    SqliteFeed("users.db"), keys={"users": "user:{id}"}, tags={"users": lambda row: [f"{row['team']}"]}
+)
+assert_type(follower, Follower)
+assert_type(follower.status(), FollowerStatus)
 
 
 async def use_repository() -> None:

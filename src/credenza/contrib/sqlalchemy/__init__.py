@@ -1,4 +1,4 @@
-"""Credenza beside SQLAlchemy 2: tables and mapped classes as sources of records."""
+"""Credenza beside SQLAlchemy 2: tables and mapped classes as sources, and sessions whose commits invalidate."""
 
 from importlib import import_module
 
