@@ -59,7 +59,13 @@ ALLOWED = {
     "faces": {"vocabulary", "tier", "pure", "logs", "state", "ports", "flow", "runtime", "tiers", "journals", "faces"},
     "outside": set(),  # the public API only: `credenza` and `credenza.testing`
 }
-PUBLIC = {"credenza", "credenza.testing", "credenza.feeds.postgres", "credenza.feeds.sqlite"}
+PUBLIC = {
+    "credenza",
+    "credenza.testing",
+    "credenza.contrib.sqlalchemy",
+    "credenza.feeds.postgres",
+    "credenza.feeds.sqlite",
+}
 # Only runtimes wait. State has a lock, and nothing below the flows knows of loops, threads or I/O otherwise.
 UNWELCOME = {
     "vocabulary": {"asyncio", "concurrent", "socket", "threading"},

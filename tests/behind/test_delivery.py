@@ -64,6 +64,14 @@ def test_poisonous_write_stops_no_other(desk: Desk, error: Exception, place: int
     assert desk.told("write_failed") == [place] * 2
 
 
+def test_full_batch_does_not_wait_for_others(desk: Desk) -> None:
+    """`max_delay` is for writes that might go with others; a batch that is full goes at once."""
+    desk.open(batch_size=5, max_delay=3600)
+    for number in range(5):
+        desk.do("put", number, "value")
+    wait_until(lambda: len(desk.source.records) == 5, "the batch to be delivered")
+
+
 def test_dead_letter_that_is_retried_is_delivered(desk: Desk) -> None:
     """Once the cause is gone; reads see it again from then on."""
     users = desk.open(max_failures=1)
