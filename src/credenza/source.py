@@ -55,6 +55,7 @@ class WriteBatch(Generic[K, V]):
 
     Attributes:
         journal: names the journal, always the same.
+        changes: without any, the source is asked how far it is.
     """
 
     journal: str
@@ -66,7 +67,8 @@ class Source(Protocol[K_contra, V]):
 
     Nothing there: `load` returns None or raises `NotFound`, `load_many` leaves the key out. Write-behind needs
     `store_many`, which must be idempotent as it may come twice; or `apply(batch)` with a `WriteBatch`, which is to leave out
-    the changes that it has applied, in one transaction with the place up to which it has.
+    the changes that it has applied, in one transaction with the place up to which it has, and to return that place. One that
+    returns None is asked for the same write again and again after an error that looks like an outage.
     """
 
     def load(self, key: K_contra, /) -> V | None: ...

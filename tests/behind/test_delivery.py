@@ -162,45 +162,57 @@ def test_status_tells_what_is_left(desk: Desk) -> None:
     assert status.oldest_ms is not None
 
 
-def test_source_that_applies_gets_places_that_never_come_twice(desk: Desk) -> None:
-    """With `apply` a source leaves out what it has: what comes at or below its last place is what it was given there."""
+class Applying:
+    """A source that applies each write once, loses replies after it has committed, and notes what it was given where."""
 
-    class Applying:
-        def __init__(self) -> None:
-            self.records: dict[Any, Any] = {}
-            self.seen: dict[int, tuple[Any, Any]] = {}
-            self.last = 0
-            self.fails_after = -1
+    def __init__(self, *, tells_place: bool = True) -> None:
+        self.records: dict[Any, Any] = {}
+        self.seen: dict[int, tuple[Any, Any]] = {}
+        self.last = 0
+        self.fails_after = 0
+        self.poison: Any = MISSING
+        self._tells_place = tells_place
 
-        def load(self, key: Any) -> Any:
-            if key not in self.records:
-                raise NotFound
-            return self.records[key]
+    def load(self, key: Any) -> Any:
+        """Return a record."""
+        if key not in self.records:
+            raise NotFound
+        return self.records[key]
 
-        def store(self, key: Any, value: Any) -> None: ...
+    def store(self, key: Any, value: Any) -> None:
+        """Write-behind does not use it."""
 
-        def delete(self, key: Any) -> None: ...
+    def delete(self, key: Any) -> None:
+        """Write-behind does not use it."""
 
-        def apply(self, batch: WriteBatch[Any, Any]) -> None:
-            places = [change.place for change in batch.changes]
-            assert places == sorted(set(places))
-            for change in batch.changes:
-                if change.place <= self.last:
-                    assert self.seen[change.place] == (change.key, change.value)
-                    continue
-                self.seen[change.place] = (change.key, change.value)
-                if change.value is DELETED:
-                    self.records.pop(change.key, None)
-                else:
-                    self.records[change.key] = change.value
-            self.last = max(self.last, *places)
-            if self.fails_after:
-                self.fails_after -= 1
-                raise ConnectionResetError("committed, but nobody was told")
+    def apply(self, batch: WriteBatch[Any, Any]) -> int | None:
+        """Apply what is later than the last place, all or none."""
+        places = [change.place for change in batch.changes]
+        assert places == sorted(set(places))
+        due = [change for change in batch.changes if change.place > self.last]
+        for change in batch.changes:
+            assert self.seen.get(change.place, (change.key, change.value)) == (change.key, change.value)
+        if any(change.value == self.poison for change in due):
+            raise sqlite3.OperationalError("refused, as if the source were away")
+        for change in due:
+            self.seen[change.place] = (change.key, change.value)
+            self.last = change.place
+            if change.value is DELETED:
+                self.records.pop(change.key, None)
+            else:
+                self.records[change.key] = change.value
+        if batch.changes and self.fails_after:
+            self.fails_after -= 1
+            raise ConnectionResetError("committed, but nobody was told")
+        return self.last if self._tells_place else None
 
-    source = desk.source = Applying()
-    source.fails_after = 0
-    users = desk.open(batch_size=3, backoff=0.001)
+
+@pytest.mark.parametrize("tells_place", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 3, 500])
+def test_source_that_applies_has_each_write_once(desk: Desk, batch_size: int, tells_place: bool) -> None:
+    """Whatever replies are lost: no write comes at two places, and none is left out."""
+    source = desk.source = Applying(tells_place=tells_place)
+    users = desk.open(batch_size=batch_size, backoff=0.001)
     expected = {}
     for number in range(60):
         source.fails_after = number % 3
@@ -215,3 +227,18 @@ def test_source_that_applies_gets_places_that_never_come_twice(desk: Desk) -> No
     assert desk.do("flush", timeout=10)
     assert source.records == expected
     assert users.journal.dead() == []
+    values = [value for _, value in source.seen.values() if value is not DELETED]
+    assert len(values) == len(set(values))
+
+
+def test_write_that_an_applying_source_refuses_alone_stops_no_other(desk: Desk) -> None:
+    """That it was not applied, though its error looks like an outage, the source says when it is asked for its place."""
+    source = desk.source = Applying()
+    source.poison = "poison"
+    users = desk.open(max_failures=3, max_delay=60)
+    for number in range(10):
+        desk.do("put", number, "poison" if number == 4 else number)
+    assert desk.do("flush", timeout=10)
+    assert source.records == {number: number for number in range(10) if number != 4}
+    (letter,) = users.journal.dead()
+    assert letter.failures == 3

@@ -4,6 +4,9 @@ A batch that the source refuses is split until the writes that it refuses are fo
 that keeps the last place it has applied never sees a place above one that still has to come. A write that is refused alone
 goes behind the others, and is a dead letter after too many times. As long as the source takes nothing at all, that counts
 for no write.
+
+An error does not say that nothing was committed: the reply may have been lost. Where the source keeps its last place, a
+write stays where it is until the source has said that it has not applied it; else it would come again as another one.
 """
 
 from __future__ import annotations
@@ -43,7 +46,9 @@ class SourceAway(Exception):
 
 def is_about_source(error: Exception) -> bool:
     """Tell whether an error says that the source is away, rather than that it will not have what was written."""
-    return isinstance(error, OSError | ConfigurationError) or any(kind.__name__ in _DATABASE_ERRORS for kind in type(error).__mro__)
+    return isinstance(error, OSError | ConfigurationError) or any(
+        kind.__name__ in _DATABASE_ERRORS for kind in type(error).__mro__
+    )
 
 
 class Delivery:
@@ -58,6 +63,7 @@ class Delivery:
     """
 
     __slots__ = (
+        "_applies",
         "_behind",
         "_forgets",
         "_limit",
@@ -74,6 +80,7 @@ class Delivery:
         self._source = source  # Any: one of two protocols, with optional methods
         self._perform = perform
         self._forgets = forgets
+        self._applies = callable(getattr(source, "apply", None))
         self._limit = behind.terms.batch_size
         self._suspects = Suspects()
         self.delivered = 0
@@ -89,7 +96,9 @@ class Delivery:
         taken = self._behind.journal.take(self._limit)
         if not taken:
             return _GLANCE_NS  # all that is pending was postponed
-        part = _Round(self._behind, self._suspects, self._apply, self._done)
+        part = _Round(
+            self._behind, self._suspects, self._apply, self._done, self._last_place if self._applies else None
+        )
         try:
             await part.deliver(taken)
         except SourceAway as error:
@@ -123,9 +132,8 @@ class Delivery:
     async def _apply(self, taken: Sequence[Taken]) -> None:
         """Have the source take writes of different records, all of them or, where it is not transactional, perhaps some."""
         source, changes = self._source, [change for _, change in taken]
-        if callable(getattr(source, "apply", None)):
-            identity = self._behind.journal.identity_of([pending for pending, _ in taken])
-            batch = WriteBatch(identity, changes)
+        if self._applies:
+            batch = WriteBatch(self._behind.journal.identity_of([pending for pending, _ in taken]), changes)
             await self._perform(lambda: source.apply(batch))
             return
         stores = {change.key: change.value for change in changes if change.value is not DELETED}
@@ -140,6 +148,12 @@ class Delivery:
                 await self._perform(lambda key=key: source.delete(key))  # type: ignore[misc]  # a lambda's default
             except NotFound:
                 pass  # it came twice, or was gone anyway
+
+    async def _last_place(self, pending: Pending) -> int | None:
+        """Return the place up to which the source has applied the journal, None if it does not tell."""
+        batch: WriteBatch[Any, Any] = WriteBatch(self._behind.journal.identity_of([pending]), ())  # Any: of any type
+        place = await self._perform(lambda: self._source.apply(batch))
+        return place if isinstance(place, int) else None
 
     def _done(self, taken: Sequence[Taken]) -> None:
         self._behind.journal.settle([pending for pending, _ in taken])
@@ -176,11 +190,18 @@ class Suspects:
 class _Round:
     """One batch, and the parts that it is split into.
 
+    Args:
+        behind: the journal and the terms.
+        suspects: what was refused as if the source were away.
+        apply: has the source take writes.
+        done: settles those that it took.
+        last_place: asks the source how far it is; None for one that keeps no place.
+
     Attributes:
         is_up: the source has taken something in this round.
     """
 
-    __slots__ = ("_apply", "_behind", "_done", "_refusals", "_suspects", "is_up")
+    __slots__ = ("_apply", "_behind", "_done", "_last_place", "_refusals", "_suspects", "is_up")
 
     def __init__(
         self,
@@ -188,11 +209,13 @@ class _Round:
         suspects: Suspects,
         apply: Callable[[Sequence[Taken]], Awaitable[None]],
         done: Callable[[Sequence[Taken]], None],
+        last_place: Callable[[Pending], Awaitable[int | None]] | None,
     ) -> None:
         self._behind = behind
         self._suspects = suspects
         self._apply = apply
         self._done = done
+        self._last_place = last_place
         self._refusals = 0
         self.is_up = False
 
@@ -218,7 +241,8 @@ class _Round:
         except Exception as error:
             is_away = self._behind.terms.is_away(error)
             if len(part) == 1:
-                self._refuse(*part[0], error, is_away=is_away)
+                if not await self._has_applied(part[0], error, is_away=is_away):
+                    self._refuse(*part[0], error, is_away=is_away)
                 return
             # A source that takes no single write is not asked for each.
             middle = 1 if is_away and not self.is_up else len(part) // 2
@@ -227,6 +251,28 @@ class _Round:
         else:
             self.is_up, self._refusals = True, 0
             self._done(part)
+
+    async def _has_applied(self, taken: Taken, error: Exception, *, is_away: bool) -> bool:
+        """Tell whether the source has applied a write although it raised; settle it then.
+
+        Raises:
+            SourceAway: it cannot be told, so the write is to be tried again where it is.
+        """
+        if self._last_place is None:
+            return False
+        try:
+            place = await self._last_place(taken[0])
+        except Exception as unanswered:
+            raise SourceAway from unanswered
+        if place is None:
+            if is_away:
+                raise SourceAway from error
+            return False
+        self.is_up = True
+        if place < taken[0].place:
+            return False
+        self._done([taken])
+        return True
 
     def _refuse(self, pending: Pending, change: Change[Any, Any], error: Exception, *, is_away: bool) -> None:
         """Let a write that is refused alone wait behind the others, or give it up."""

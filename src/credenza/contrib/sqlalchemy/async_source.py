@@ -113,16 +113,16 @@ class AsyncTableSource(Generic[K, V]):
                 await connection.run_sync(self._work.write, writes)
 
     @property
-    def apply(self) -> Callable[[WriteBatch[K, V]], Coroutine[Any, Any, None]]:  # Any: what coroutines send and yield
+    def apply(self) -> Callable[[WriteBatch[K, V]], Coroutine[Any, Any, int]]:  # Any: what coroutines send and yield
         """See `TableSource.apply`."""
         if not self._options.exactly_once:
             raise AttributeError(f"{self!r} has no apply; make it with exactly_once=True")
         return self._apply
 
-    async def _apply(self, batch: WriteBatch[K, V], /) -> None:
-        if writes := self._work.changes(batch):
-            async with self._engine.begin() as connection:
-                await connection.run_sync(self._work.apply, batch.journal, writes)
+    async def _apply(self, batch: WriteBatch[K, V], /) -> int:
+        writes = self._work.changes(batch)
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(self._work.apply, batch.journal, writes)
 
     async def install(self) -> None:
         """See `TableSource.install`."""

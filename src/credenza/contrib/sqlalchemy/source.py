@@ -154,8 +154,10 @@ class TableSource(Generic[K, V]):
                 self._work.write(connection, writes)
 
     @property
-    def apply(self) -> Callable[[WriteBatch[K, V]], None]:
+    def apply(self) -> Callable[[WriteBatch[K, V]], int]:
         """Apply the changes of a batch that are later than what was applied of its journal, all in one transaction.
+
+        It returns the place up to which the journal is applied then; a batch without changes only asks for that.
 
         Only with `exactly_once=True`. Two that apply one journal wait for each other, whatever processes they are in.
 
@@ -167,10 +169,10 @@ class TableSource(Generic[K, V]):
             raise AttributeError(f"{self!r} has no apply; make it with exactly_once=True")
         return self._apply
 
-    def _apply(self, batch: WriteBatch[K, V], /) -> None:
-        if writes := self._work.changes(batch):
-            with self._engine.begin() as connection:
-                self._work.apply(connection, batch.journal, writes)
+    def _apply(self, batch: WriteBatch[K, V], /) -> int:
+        writes = self._work.changes(batch)
+        with self._engine.begin() as connection:
+            return self._work.apply(connection, batch.journal, writes)
 
     def install(self) -> None:
         """Make the table that `exactly_once=True` needs, unless it is there."""

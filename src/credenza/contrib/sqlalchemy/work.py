@@ -87,13 +87,15 @@ class Work(Generic[K, V]):
         for condition in self._record.among(gone):
             connection.execute(delete(self._record.table).where(condition))
 
-    def apply(self, connection: Connection, journal: str, writes: Sequence[Write]) -> None:
-        """Write what is later than the journal's place, and note the new one."""
+    def apply(self, connection: Connection, journal: str, writes: Sequence[Write]) -> int:
+        """Write what is later than the journal's place; note the new one, and return it."""
         place = self.applied.claim(connection, journal)
         due = [write for write in writes if write.place > place]
         if due:
             self.write(connection, due)
-            self.applied.advance(connection, journal, max(write.place for write in due))
+            place = max(write.place for write in due)
+            self.applied.advance(connection, journal, place)
+        return place
 
     def _store(self, key: K, value: V, place: int = 0) -> Write:
         row = self._record.row_of(key, self._values.columns_of(value))
