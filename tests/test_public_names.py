@@ -13,9 +13,9 @@ import credenza.testing
 PUBLIC = """
     DELETED MISSING AsyncCache AsyncCachedFunction AsyncRepository AsyncSource AsyncWriteFence Cache CacheAside
     CacheClosed CacheError CacheInfo CachedFunction Change Codec ConfigurationError DeadLetter DeadlockError DrainReport
-    Event EventKind FenceLost Fetched Flights Follower FollowerStatus Health JournalError JournalFull JournalInUse
-    JournalStatus LoadTimeout Loaded NoCache NotFound Pickle Policy Repository Source Stats Status TierError UsageError
-    WriteBatch WriteBehind WriteFence WriteThrough attach_journal cached record_key
+    Event EventKind FeedError FenceLost Fetched Flights Follower FollowerStatus Health JournalError JournalFull
+    JournalInUse JournalStatus LoadTimeout Loaded NoCache NotFound Pickle Policy Repository Source Stats Status
+    TierError UsageError WriteBatch WriteBehind WriteFence WriteThrough attach_journal cached record_key
 """.split()
 
 

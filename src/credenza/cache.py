@@ -376,7 +376,9 @@ class Cache(Generic[K, V]):
         Raises:
             ConfigurationError: the feed does not tell what is asked for. A database that is away is no error.
         """
-        return Follower(self, feed, Rules(keys=keys, tags=tags, whole=whole), max_lag=max_lag)
+        follower = Follower(self, feed, Rules(keys=keys, tags=tags, whole=whole), max_lag=max_lag)
+        self._engine.followers.append(follower)
+        return follower
 
     # Looking ----------------------------------------------------------------------------------------------------------
 

@@ -71,6 +71,12 @@ class Drains(Protocol):
     async def close(self, run: Runtime, timeout: Duration | None, /) -> object: ...
 
 
+class Follows(Protocol):
+    """What invalidates in a thread of its own, and ends with the cache."""
+
+    def close(self) -> None: ...
+
+
 class Engine:
     """The state of a cache, its policy and its two runtimes."""
 
@@ -79,6 +85,7 @@ class Engine:
         "_policies",
         "backlogs",
         "cache",
+        "followers",
         "glance",
         "has_memory",
         "keeper",
@@ -96,6 +103,7 @@ class Engine:
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}  # Any: values of options
         self.keeper: Keeper | None = None
         self.backlogs: set[Drains] = set()
+        self.followers: list[Follows] = []
         self.hire()
         _fork.add(self)
 
@@ -126,10 +134,12 @@ class Engine:
         for backlog in tuple(self.backlogs):
             await backlog.close(self.tasks, None)
         shared = self.state.shared
-        if shared is None:
+        if shared is None and not self.followers:
             self.close()
             return
         await self.tasks.offload(self.close)
+        if shared is None:
+            return
         await shared.tier.close_async()
 
     def codec_of(self, annotation: Any) -> TypedCodec | None:  # Any: an annotation
@@ -141,6 +151,8 @@ class Engine:
         """Close the cache; deliver what is owed if that takes no waiting. Blocks for a moment with a shared tier."""
         for backlog in tuple(self.backlogs):
             block(backlog.close(self.threads, None))
+        while self.followers:
+            self.followers.pop().close()
         shared = self.state.shared
         if shared is not None and not shared.is_closed:
             block(part(self.state, self.threads))

@@ -11,6 +11,7 @@
     ├── JournalError                         a journal cannot keep a write, so it is not acknowledged
     │   ├── JournalFull                      it holds as many as it may
     │   └── JournalInUse                     another process has it open
+    ├── FeedError                            a change feed cannot be read
     └── CacheClosed          (RuntimeError)  the cache was closed
 
 A loader's own errors are none of these: they reach every caller as they are.
@@ -83,6 +84,10 @@ class JournalFull(JournalError):
 
 class JournalInUse(JournalError):
     """Another process has the journal open."""
+
+
+class FeedError(CacheError):
+    """A change feed cannot be read: its database is away, too slow, or refuses. What was missed is read later."""
 
 
 class CacheClosed(CacheError, RuntimeError):

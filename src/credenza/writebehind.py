@@ -64,7 +64,7 @@ class Backlog:
         journal = self.journal = open_journal(
             strategy.journal, durability=strategy.durability, max_pending=strategy.max_pending
         )
-        self.behind = Behind(engine.state, journal, typed, terms, key_of, self._forget)
+        self.behind = Behind(engine.state, journal, typed, terms, key_of, self._forget, self._forget_soon)
         self._calls = SourceCalls(is_async=is_async)
         forgets = engine.state.shared is not None and not journal.is_shared
         delivery = Delivery(self.behind, source, self._calls, forgets=forgets)
@@ -133,6 +133,13 @@ class Backlog:
 
     def _note_loop(self) -> None:
         self._calls.loop = asyncio.get_running_loop()
+
+    def _forget_soon(self, keys: Sequence[Any]) -> None:  # Any: as above
+        """Invalidate records from the journal's own thread, which must not wait for a server."""
+        if self._engine.state.shared is None:
+            self._forget(keys)
+        else:
+            self._engine.tasks.workers.submit(functools.partial(self._forget, keys))
 
     def _forget(self, keys: Iterable[Any]) -> None:  # Any: as above
         """Invalidate records everywhere, from whatever thread this happens in."""

@@ -138,6 +138,8 @@ def test_follower_that_dies_while_it_applies_is_replaced_by_one_that_applies_aga
     dying, heir = Recorder(), Recorder()
     with follow(dying, place.feed("shop")) as follower:
         assert follower.wait_until_caught_up()
+    with follow(dying, place.feed("shop")) as follower:  # closing keeps the position, from which this one goes on
+        assert follower.wait_until_caught_up()
         dying.error, calls = TierError("staged"), dying.calls
         writer.execute("UPDATE users SET name = 'x' WHERE id = 1")
         wait_until(lambda: dying.calls > calls, "the change has arrived")
@@ -242,9 +244,9 @@ def test_whole_table_is_emptied_by_its_tag_where_one_is_named(place: Place) -> N
 
 def test_closed_or_collected_cache_ends_the_thread(place: Place) -> None:
     """A follower keeps no cache alive, and does not outlive it."""
-    follower = follow(Cache(ttl=None), place.feed())
+    alone = follow(Cache(ttl=None), place.feed())
     gc.collect()
-    wait_until(lambda: not follower._thread.is_alive(), "the thread ends with the cache")
+    wait_until(lambda: not alone._thread.is_alive(), "the thread ends with the cache")
     recorder = Recorder()
     with follow(recorder, place.feed()) as follower:
         assert follower.wait_until_caught_up()

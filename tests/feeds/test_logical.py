@@ -72,9 +72,8 @@ def test_telling_what_is_decoded_at_once_would_be_too_early(logical: Place, monk
 def test_column_outside_the_replica_identity_is_refused(logical: Place) -> None:
     """A DELETE would not tell it."""
     logical.connect().execute("ALTER TABLE users REPLICA IDENTITY DEFAULT")
-    with Cache[str, str]() as cache:
-        with pytest.raises(ConfigurationError, match=r"'team'.*REPLICA IDENTITY FULL"):
-            follow(cache, logical.feed())
+    with Cache[str, str]() as cache, pytest.raises(ConfigurationError, match=r"'team'.*REPLICA IDENTITY FULL"):
+        follow(cache, logical.feed())
 
 
 def test_primary_key_is_enough_where_keys_are_made_of_it(logical: Place) -> None:

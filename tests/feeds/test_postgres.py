@@ -16,9 +16,8 @@ from tests.feeds.places import Place, Recorder, follow, following
 from tests.support.servers.impostors import proxy_to
 from tests.support.waiting import wait_until
 
-from credenza import Cache, ConfigurationError
+from credenza import Cache, ConfigurationError, FeedError
 from credenza.feeds import postgres
-from credenza.feeds.base import FeedError
 from credenza.feeds.postgres import PostgresFeed, feed, install, migration, uninstall
 
 USER = "INSERT INTO users VALUES (%s, 'Ann', 1)"
@@ -224,7 +223,7 @@ VALUES = {
     "numeric": decimal.Decimal("12.50"),
     "double precision": 0.1,
     "date": datetime.date(2026, 11, 23),
-    "timestamp": datetime.datetime(2026, 11, 23, 10, 30, 0, 123),
+    "timestamp": datetime.datetime(2026, 11, 23, 10, 30, 0, 123),  # noqa: DTZ001  # the type has none
     "timestamptz": datetime.datetime(2026, 11, 23, 10, 30, tzinfo=datetime.UTC),
     "bytea": b"\x00\xff",
     "varchar(9)": "plain",
@@ -247,9 +246,9 @@ def test_key_of_any_type_is_the_one_that_the_application_makes(
     with following(place, keys={"things": "thing:{id}"}, tags=None) as (cache, follower):
         loads = []
 
-        @cache.cached(key="thing:{id}")
-        def thing(id: Any) -> str:
-            loads.append(id)
+        @cache.cached(key="thing:{number}")
+        def thing(number: Any) -> str:
+            loads.append(number)
             return "value"
 
         thing(value)
@@ -307,15 +306,14 @@ def test_role_without_rights_but_those_of_a_reader_can_follow(triggers: Place) -
     url = triggers.where.replace("postgres@", "{}@")
     try:
         install(url.format("owner_"), {"users": ["id", "team"]}, readers=["follower_"])
-        with Cache[str, str](ttl=None) as cache:
-            with follow(cache, PostgresFeed(url.format("follower_"))) as follower:
-                assert follower.wait_until_caught_up()
-                cache.set("user:1", "old")
-                with psycopg.connect(url.format("clerk"), autocommit=True) as writer:
-                    writer.execute(USER, (1,))
-                assert follower.wait_until_caught_up()
-                assert "user:1" not in cache
-                assert follower.status().error is None
+        with Cache[str, str](ttl=None) as cache, follow(cache, PostgresFeed(url.format("follower_"))) as follower:
+            assert follower.wait_until_caught_up()
+            cache.set("user:1", "old")
+            with psycopg.connect(url.format("clerk"), autocommit=True) as writer:
+                writer.execute(USER, (1,))
+            assert follower.wait_until_caught_up()
+            assert "user:1" not in cache
+            assert follower.status().error is None
     finally:
         admin.execute("DROP SCHEMA credenza CASCADE; DROP OWNED BY clerk, owner_, follower_ CASCADE")
         admin.execute("DROP ROLE clerk; DROP ROLE owner_; DROP ROLE follower_")

@@ -10,8 +10,7 @@ import pytest
 from tests.feeds.places import Place, Recorder, follow, following
 from tests.support.waiting import wait_until
 
-from credenza import Cache, ConfigurationError
-from credenza.feeds.base import FeedError
+from credenza import Cache, ConfigurationError, FeedError
 from credenza.feeds.sqlite import SqliteFeed, install, migration, uninstall
 
 

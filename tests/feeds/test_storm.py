@@ -10,10 +10,10 @@ from credenza.feeds.postgres import feed
 @pytest.mark.timeout(60)
 def test_storm_of_foreign_writes_leaves_nothing_stale(place: Place) -> None:
     """Every cached value is what the table holds once the follower has caught up."""
-    storm = Storm(place, seed=1, changes=2000)
+    storm = Storm(place, seed=1, changes=6000)
     assert storm.run() == []
-    assert storm.written >= 2000
-    assert storm.cuts >= 2
+    assert storm.written >= 6000
+    assert storm.cuts >= 1
 
 
 @pytest.mark.timeout(60)

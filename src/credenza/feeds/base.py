@@ -6,14 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..errors import CacheError
-
 Columns = Mapping[str, frozenset[str]]
 """The columns that a feed tells, by table."""
-
-
-class FeedError(CacheError):
-    """A change feed cannot be read: its database is away, too slow, or refuses. What was missed is read later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from collections.abc import Hashable
 from typing import Final, Self
 
 from ..durations import Duration, seconds_of
-from ..errors import CacheClosed, CacheError, ConfigurationError
-from .base import Batch, Feed, FeedError
+from ..errors import CacheClosed, CacheError, ConfigurationError, FeedError
+from .base import Batch, Feed
 from .followed import Followed, FollowerStatus
 from .forks import forks
 from .mapping import Rules

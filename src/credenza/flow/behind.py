@@ -48,13 +48,14 @@ class Behind:
         typed: what encodes the records.
         terms: the options.
         cache_key_of: gives the cache's key of a record.
-        forget: invalidates records everywhere; called without locks held, from any thread.
+        forget: invalidates records everywhere; called without locks held.
+        forget_soon: has it done, without blocking.
 
     Attributes:
         waiting: writers that wait for room; for their sake nothing is delayed.
     """
 
-    __slots__ = ("_cache_key_of", "_names", "_typed", "forget", "journal", "state", "terms", "waiting")
+    __slots__ = ("_cache_key_of", "_names", "_typed", "forget", "forget_soon", "journal", "state", "terms", "waiting")
 
     def __init__(
         self,
@@ -64,12 +65,14 @@ class Behind:
         terms: Terms,
         cache_key_of: Callable[[Any], Hashable],
         forget: Callable[[Sequence[Any]], None],  # Any: keys of records
+        forget_soon: Callable[[Sequence[Any]], None],  # Any: as above
     ) -> None:
         self.state = state
         self.journal = journal
         self.terms = terms
         self._cache_key_of = cache_key_of
         self.forget = forget
+        self.forget_soon = forget_soon
         self.waiting: set[object] = set()
         self._names = Names("k")
         self._typed = typed
@@ -150,7 +153,7 @@ async def put(behind: Behind, run: Waiter, key: Any, value: Any) -> None:  # Any
         await run.join(receipt.signal, None, None)
     except BaseException:
         # Whoever called is gone, and the fence with it; the write may be kept all the same, and is to be seen then.
-        receipt.signal.listen(receipt, lambda: behind.forget((key,)))
+        receipt.signal.listen(receipt, lambda: behind.forget_soon((key,)))
         raise
     if receipt.error is not None:
         error = copy_exception(receipt.error)  # the other writes of its commit raise theirs

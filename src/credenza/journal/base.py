@@ -36,7 +36,7 @@ class Pending(NamedTuple):
     Attributes:
         version, place: see the module.
         failures: how often its delivery has failed for reasons of its own.
-        since_ms: the wall clock's milliseconds when the oldest write that it has replaced was appended.
+        since_ms: the wall clock's milliseconds since when the key has had a pending write.
     """
 
     key: bytes

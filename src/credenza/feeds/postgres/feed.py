@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ...durations import Duration, seconds_of
-from ...errors import ConfigurationError
-from ..base import Batch, Columns, FeedError, RowChange
+from ...errors import ConfigurationError, FeedError
+from ..base import Batch, Columns, RowChange
 from .columns import Reader
 from .links import psycopg_module, quoted
 from .migration import SCHEMA, VERSION, channel

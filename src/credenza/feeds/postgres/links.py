@@ -12,8 +12,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ...errors import ConfigurationError
-from ..base import FeedError
+from ...errors import ConfigurationError, FeedError
 
 _log = logging.getLogger("credenza")
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ...durations import Duration, seconds_of
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, FeedError
 from ...sentinel import MISSING
-from ..base import Batch, Columns, FeedError, RowChange
+from ..base import Batch, Columns, RowChange
 from .columns import Reader
 from .links import psycopg_module
 from .pgoutput import Begin, Change, Commit, Fields, Message, Relation, Truncate, parse

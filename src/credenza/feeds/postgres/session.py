@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..base import FeedError
+from ...errors import FeedError
 from .links import Bell, Link
 
 _LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"

@@ -12,8 +12,8 @@ from collections.abc import Generator
 from typing import Any, Final
 
 from ...durations import Duration, seconds_of
-from ...errors import ConfigurationError
-from ..base import Batch, Columns, FeedError, RowChange
+from ...errors import ConfigurationError, FeedError
+from ..base import Batch, Columns, RowChange
 from .file import File, Place, connected, file_at, is_busy, place_in, tables_of, translated
 from .migration import VERSION
 

@@ -10,8 +10,7 @@ import urllib.parse
 from collections.abc import Generator
 from typing import Final, NamedTuple
 
-from ...errors import ConfigurationError
-from ..base import FeedError
+from ...errors import ConfigurationError, FeedError
 from .migration import NEEDED
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
