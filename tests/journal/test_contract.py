@@ -391,6 +391,16 @@ def test_wait_for_what_was_taken_does_not_end(journal: Journal) -> None:
     call.result()
 
 
+def test_wait_for_what_was_postponed_does_not_end(journal: Journal) -> None:
+    """Before it is due, there is nothing to take."""
+    put(journal, ("a", "1"))
+    journal.postpone(take_one(journal, "a"), delay_ms=FAR_MS, failures=1, error="refused")
+    began = time.monotonic()
+    journal.wait(20_000_000)
+    assert time.monotonic() - began >= 0.02
+    assert journal.take(10) == []
+
+
 def test_wait_ends_at_once_while_not_all_was_taken(journal: Journal) -> None:
     """What a limit has left over."""
     put(journal, ("a", "1"), ("b", "1"))

@@ -28,7 +28,7 @@ def kill_one(folder: Path, durability: str, when: str, randomness: random.Random
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
         assert process.stdout is not None
-        watchdog = threading.Timer(DEADLINE, process.kill)
+        watchdog = threading.Timer(4 * DEADLINE, process.kill)
         watchdog.start()
         try:
             assert process.stdout.readline() == "busy\n"

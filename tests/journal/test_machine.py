@@ -36,6 +36,10 @@ class OnceSource:
                 assert one.version in self.versions, "a write is left out that was never applied"
         self.place = max([self.place, *(one.place for one in batch)])
 
+    def revoke(self, one: Pending) -> None:
+        """Take back what was applied, as it is said to have failed."""
+        self.versions.discard(one.version)
+
 
 class Machine(RuleBasedStateMachine):
     """Two journals; what one call returned is paired with what the same call of the other did."""
@@ -82,6 +86,7 @@ class Machine(RuleBasedStateMachine):
             for index in sorted(refused):
                 if index < len(taken):
                     journal.postpone(taken[index], delay_ms=500, failures=1, error="refused")
+                    self.sources[number].revoke(taken[index])
             rest = [one for index, one in enumerate(taken) if index not in refused]
             self.sources[number].apply(rest)
             if settles:
@@ -101,6 +106,8 @@ class Machine(RuleBasedStateMachine):
             theirs, ours = self.taken[which]
             self.model.postpone(theirs, delay_ms=delay_ms, failures=failures, error="refused")
             self.journal.postpone(ours, delay_ms=delay_ms, failures=failures, error="refused")
+            self.sources[0].revoke(theirs)
+            self.sources[1].revoke(ours)
 
     @rule(which=WHICH)
     def bury(self, which: int) -> None:

@@ -374,6 +374,28 @@ def test_writes_that_come_during_a_commit_share_the_next_one(open_: Open, monkey
     assert found(journal, "99") == {"99": "299"}
 
 
+def test_key_that_is_settled_while_it_is_queued_again_keeps_its_room(
+    open_: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a moment it is not pending, and yet nobody else may take its place."""
+    journal = open_(max_pending=1)
+    put(journal, ("a", "1"))
+    (taken,) = journal.take(1)
+    settle, plan, settling, planning = Draft.settle, Draft.plan, HeldLoader(None), HeldLoader(None)
+    monkeypatch.setattr(Draft, "settle", lambda *given: settling() or settle(*given))
+    monkeypatch.setattr(Draft, "plan", lambda *given: planning() or plan(*given))
+    call = Call(lambda: journal.settle([taken]))
+    settling.wait_until_called()
+    receipt = journal.append([entry("a", "2")])
+    settling.release()
+    call.result()
+    planning.wait_until_called()
+    assert journal.append([entry("b", "1")]) is None
+    planning.release()
+    assert wait_for(receipt).error is None
+    assert found(journal, "a", "b") == {"a": "2"}
+
+
 def test_receipt_is_set_after_the_commit(open_: Open, path: Path) -> None:
     """Another process can read the write by then, and it is known here."""
     journal = open_()
@@ -415,6 +437,7 @@ def test_error_that_nobody_expects_does_not_end_the_writer(
     journal = open_()
     with monkeypatch.context() as patch:
         patch.setattr(Draft, "plan", lambda *_: 1 / 0)
+        patch.setattr(Draft, "take", lambda *_: 1 / 0)
         with pytest.raises(JournalError, match="division by zero"):
             put(journal, ("a", "1"))
         with pytest.raises(JournalError, match="division by zero"):
@@ -625,6 +648,7 @@ def test_lock_is_free_when_the_parent_is_gone_and_a_child_lives(open_: Open, pat
         finally:
             process.kill()
             process.wait()
+        wait_until(lambda: SqliteJournal.attach(path).status().owner is None, "the child has let go of the lock")
         put(open_(), ("a", "1"))
         os.close(writer)
         os.close(reader)

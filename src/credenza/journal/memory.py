@@ -110,7 +110,7 @@ class DictJournal:
             for one in taken:
                 if self._is_same(one):
                     self._remove(one.key)
-                elif self._first.get(one.key, self._number) <= one.version:
+                elif one.key in self._pending and self._first[one.key] <= one.version:
                     self._first[one.key] = one.version + 1
                     self._pending[one.key] = self._pending[one.key]._replace(since_ms=_wall_ms())
             self._make_room()
@@ -216,7 +216,8 @@ class DictJournal:
         """Close it, and return what a process that opens it anew would find."""
         self.close()
         other = DictJournal(max_pending=self._max_pending, clock=self._clock)
-        other._identity, other._first = self._identity, dict(self._first)
+        other._identity = self._identity
+        other._first = {key: one.version for key, one in self._pending.items()}
         other._pending, other._due, other._dead = dict(self._pending), dict(self._due), dict(self._dead)
         other._number, other._letter, other._watermark = self._number, self._letter, self._number
         other._has_news = any(key not in other._due for key in other._pending)

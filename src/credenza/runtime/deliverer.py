@@ -199,8 +199,8 @@ class Deliverer:
         return rest_ns / 1e9
 
     def _tell(self, error: Exception) -> None:
-        """Log what stopped a round, once until one has ended well."""
-        if not self._has_failed:
+        """Log what stopped a round, once until one has ended well; a journal that was closed under it is none of it."""
+        if not (self._has_failed or self._is_closing):
             _log.error("pending writes were not delivered, and will be tried again", exc_info=error)
         self._has_failed = True
 

@@ -21,7 +21,7 @@ _PAGES_PER_COMMIT: Final = 4
 _SPARE_PAGES: Final = 1024
 _VACUUM_PAGES: Final = 2048
 _ALL_PAGES: Final = 1 << 30
-LOOK_ABROAD_SECONDS: Final = 0.5
+LOOK_ABROAD_NS: Final = 500_000_000
 _ADVICE: Final = {
     sqlite3.SQLITE_FULL: "the disk is full; it goes on when there is room again",
     sqlite3.SQLITE_BUSY: "another program holds it locked; it goes on when that ends",
@@ -74,7 +74,7 @@ class Commits:
         self._watermark = numbers.last
         self._dead_keys = dead_keys
         self._clock = clock
-        self._looked_abroad = 0.0
+        self._looked_abroad_ns = 0
         self._data_version = self._pragma("data_version")
         self._log_pages = 0
 
@@ -144,7 +144,8 @@ class Commits:
             self._look_abroad(draft)
             for task in tasks:
                 task.outcome = task.work(draft)
-        draft.keep(plan or _planned(draft, puts))  # after the tasks: they do not see what nobody was told of
+        if puts:
+            draft.keep(plan or _planned(draft, puts))  # after the tasks: they do not see what nobody was told of
         self._connection.execute("COMMIT")
         return draft
 
@@ -160,10 +161,10 @@ class Commits:
 
     def _look_abroad(self, draft: Draft) -> None:
         """Take over what the command line or another program has changed, now and then."""
-        now = time.monotonic()
-        if now - self._looked_abroad < LOOK_ABROAD_SECONDS:
+        now_ns = time.monotonic_ns()
+        if now_ns - self._looked_abroad_ns < LOOK_ABROAD_NS:
             return
-        self._looked_abroad = now
+        self._looked_abroad_ns = now_ns
         version = self._pragma("data_version")
         if version != self._data_version:
             self._data_version = version

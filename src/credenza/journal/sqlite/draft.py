@@ -9,7 +9,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from ..base import Entry, Pending
-from . import letters
+from . import letters, schema
 
 _STORE: Final = """
 INSERT OR REPLACE INTO pending (place, version, failures, since_ms, due_ms, delay_ms, key, value)
@@ -29,10 +29,6 @@ UPDATE pending SET place = ?, failures = ?, due_ms = ?, delay_ms = ?, error = ? 
 _BURY: Final = """
 INSERT INTO dead (failures, died_ms, is_superseded, is_asked_for, key, error, value)
 SELECT failures + 1, ?, 0, 0, key, ?, value FROM pending WHERE place = ?
-"""
-_USED: Final = """
-SELECT max((SELECT value FROM about WHERE name = 'reserved'),
-           (SELECT ifnull(max(place), 0) FROM pending), (SELECT ifnull(max(version), 0) FROM pending))
 """
 _SLOTS: Final = "SELECT key, place, version, since_ms, due_ms, delay_ms FROM pending ORDER BY place"
 
@@ -263,13 +259,16 @@ class Draft:
 def begin(connection: sqlite3.Connection, now: float) -> tuple[Numbers, dict[bytes, Slot], set[bytes]]:
     """Read what an opened journal holds, having reserved new numbers, and made pending what was asked for."""
     connection.execute("BEGIN IMMEDIATE")
-    used: int = connection.execute(_USED).fetchone()[0]
+    used = int(schema.about(connection, "reserved"))
     numbers = Numbers(used)
     numbers.reserved = used + Numbers.BLOCK
     connection.execute("UPDATE about SET value = ? WHERE name = 'reserved'", (numbers.reserved,))
-    Draft(connection, slots_in(connection, now), numbers, watermark=used, dead_keys=set()).adopt()
-    slots, dead_keys = slots_in(connection, now), letters.keys_in(connection)
+    slots = slots_in(connection, now)
+    draft = Draft(connection, slots, numbers, watermark=used, dead_keys=set())
+    draft.adopt()
+    dead_keys = letters.keys_in(connection)
     connection.execute("COMMIT")
+    slots.update((key, slot) for key, slot in draft.changed.items() if slot is not None)
     return numbers, slots, dead_keys
 
 

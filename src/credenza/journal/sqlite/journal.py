@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 from ...errors import ConfigurationError, JournalError
 from ...flight import Signal
@@ -16,7 +16,7 @@ from ..writer import GroupWriter, tell
 from . import draft as drafts
 from . import files, letters, schema
 from .attached import AttachedJournal
-from .commits import LOOK_ABROAD_SECONDS, Commits
+from .commits import LOOK_ABROAD_NS, Commits
 from .draft import Draft, Slot
 from .files import Watch
 from .forks import forks
@@ -27,8 +27,6 @@ from .reader import Reader
 
 T = TypeVar("T")
 Durability = Literal["disk", "os"]
-
-_LOOK_ABROAD_NS: Final = int(LOOK_ABROAD_SECONDS * 1_000_000_000)
 
 
 class SqliteJournal:
@@ -166,7 +164,7 @@ class SqliteJournal:
         while True:
             self._require()
             now_ns = time.monotonic_ns()
-            if self._known.wait(min(ends_ns, now_ns + _LOOK_ABROAD_NS), self._clock()) or now_ns >= ends_ns:
+            if self._known.wait(min(ends_ns, now_ns + LOOK_ABROAD_NS), self._clock()) or now_ns >= ends_ns:
                 return
             if self._gone is None:
                 self._do(lambda _draft: None)  # which looks for what other processes changed
@@ -270,7 +268,7 @@ class SqliteJournal:
             )
         except BaseException as error:
             self._connection.close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, sqlite3.Error | OSError):
                 raise JournalError(f"cannot open the journal {self.path!r}: {error}") from error
             raise
 
