@@ -33,14 +33,13 @@ class TableSource(Generic[K, V]):
     Args:
         target: a `Table`, or a mapped class that is one table without inheritance.
         bind: an `Engine`, or a `sessionmaker` (or `scoped_session`) whose engine is then used, without its sessions.
-        key: the name of a unique column, or a tuple of names, or these attributes or columns themselves; without it the
-            primary key. A key of several columns is a tuple.
         value: a dataclass whose fields are names of columns, as the type of the values. Only these columns are read.
         row: makes a value of a dict of all columns.
         columns: makes a mapping of columns of a value; goes with `row`.
-        exactly_once: offer `apply`, by which write-behind applies each write once, also after a crash. The table for
-            that is made by `install` or a migration.
-        applied: the name of that table; it is in the schema of the target.
+        options: `key`, the name of a unique column, or a tuple of names, or these attributes or columns themselves; without
+            it the primary key. A key of several columns is a tuple. `exactly_once=True`, to offer `apply`, by which
+            write-behind applies each write once, also after a crash; the table for that is made by `install` or a
+            migration, and `applied` is its name, in the schema of the target.
 
     Raises:
         ConfigurationError: the target, the engine or the key cannot be used, or the arguments contradict each other.
