@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from bench.goals import GOALS, Outcome, Result, Table
@@ -39,10 +39,15 @@ NewTable = Callable[[bool], WrittenTable]
 
 @dataclass(slots=True)
 class Rates:
-    """Puts per second, one figure a round: until they were acknowledged, and until the source had them."""
+    """Puts per second, one figure a round: until they were acknowledged, and until the source had them.
+
+    Attributes:
+        processor: microseconds of this process for each put, until the source had it.
+    """
 
     acknowledged: list[float] = field(default_factory=list)
     delivered: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,9 @@ def _compare(numbers: tuple[str, str], new_table: NewTable, folder: Path, scale:
         for place, writing in enumerate(order):
             strategy = writing.strategy(folder / f"{number}-{place}.journal")
             table = new_table(writing.takes_turns)
+            used = process_time()
             acknowledged, delivered = _timed(table, strategy, range(writing.puts))
+            rates[writing.name].processor.append((process_time() - used) / writing.puts * 1e6)
             assert table.count() == writing.puts, "the source has not what was put"
             rates[writing.name].acknowledged.append(writing.puts / acknowledged)
             rates[writing.name].delivered.append(writing.puts / delivered)
@@ -155,13 +162,22 @@ def _table(title: str, rates: dict[str, Rates], theirs: str) -> Table:
                 f"{found.low:,.0f} - {found.high:,.0f}",
                 f"{spread(rates[writing.name].delivered).median:,.0f}",
                 f"{_ratio(rates[writing.name].acknowledged, rates[theirs].acknowledged).median:.2f}",
+                f"{spread(rates[writing.name].processor).median:,.0f}",
                 writing.setting,
             )
         )
-    columns = ("contender", "acknowledged puts/s", "quartiles", "puts/s until the source had all", "ratio", "setting")
+    columns = (
+        "contender",
+        "acknowledged puts/s",
+        "quartiles",
+        "puts/s until the source had all",
+        "ratio",
+        "CPU us a put",
+        "setting",
+    )
     note = (
         f"{THREADS} threads, {PUTS_BEHIND:,} puts behind and {PUTS_THROUGH:,} through, each on a key of its own; "
-        f"the ratio is to the faster write-through."
+        "the ratio is to the faster write-through. CPU is that of this process, the delivery to the source included."
     )
     return Table(title, columns, rows, note)
 

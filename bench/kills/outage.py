@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bench.kills.database import open_database
 from bench.kills.ledger import Ledger, Verdict
 from bench.kills.nursery import Child, Nursery
 from bench.kills.plan import THREADS, Orders
 from bench.kills.records import Kind
-from bench.kills.rows import look, open_database
+from bench.kills.rows import look
 from bench.kills.run import Places, durable_redis, new_journal, new_source
 
 _BEFORE: Final = 0.5

@@ -15,18 +15,23 @@ from pathlib import Path
 from tests.support.servers import RedisServer, find_server
 from tests.support.servers.redis_server import temporary_folder
 
+from bench.kills.database import Database, open_database
 from bench.kills.ledger import Ledger, Verdict
 from bench.kills.nursery import Child, Nursery
 from bench.kills.plan import Arm, Moment, Orders, moment, orders_until
 from bench.kills.records import Kind, Record
-from bench.kills.rows import Database, create, look, open_database
+from bench.kills.rows import create, look
 
 _NUMBERS_OF_A_WRITER = 1_000_000
 _PATIENCE = 30.0
-_LEASE = "300ms"
-_CHECKS = 0.2
+_LEASE = "100ms"
+_CHECKS, _CHECKS_OF_CONTROLS = 0.2, 0.5
 """How probable it is that all is delivered and checked after a kill; otherwise the next writer starts at once."""
 
+_LONGER_ON_SERVERS = 4
+"""Deliveries begin when the leases of the dead have been noticed to be over."""
+
+_KEYS_OF_CONTROLS = 2
 _SERVER_DEATHS = 0.3
 """How probable it is that a server which keeps the journal is killed, too, before a writer is."""
 
@@ -145,12 +150,13 @@ class Rounds:
     def __init__(
         self, arm: Arm, orders: Orders, nursery: Nursery, database: Database, server: RedisServer | None
     ) -> None:
-        is_steady = arm.is_control  # what is broken is to be found, nothing else
+        is_steady = arm.is_control  # what is broken is to be found soon, and nothing else
         self._orders = dataclasses.replace(
             orders,
             sabotage=arm.sabotage,
             exactly_once=arm.exactly_once,
             trouble=0.0 if is_steady else 0.05,
+            keys=_KEYS_OF_CONTROLS if is_steady else orders.keys,
             dawdles=0.005,
         )
         self._arm = arm
@@ -167,7 +173,7 @@ class Rounds:
         outcome = self.outcome
         while outcome.kills.total() < kills and not outcome.failures and not self._is_found_out():
             self._round(moment(self._random, self._arm.moments))
-            if self._random.random() < _CHECKS:
+            if self._random.random() < (_CHECKS_OF_CONTROLS if self._arm.is_control else _CHECKS):
                 self._check()
         if not outcome.failures and not self._is_found_out():
             self._check()
@@ -203,7 +209,7 @@ class Rounds:
             self._note(child.records(when.delay))
         elif when.kind == "load":
             self._note_until(child, Kind.OPENED)
-            self._note(child.records(when.delay))
+            self._note(child.records(when.delay * (1 if self._server is None else _LONGER_ON_SERVERS)))
         elif when.kind == "close":
             self._note_until(child, Kind.CLOSING)
             self._note(child.records(when.delay))

@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.kills.database import Database
 from bench.kills.plan import Orders
-from bench.kills.rows import Database, PlacedRows, Rows
+from bench.kills.rows import PlacedRows, Rows
 from credenza.journal.base import Entry, Journal, Pending, Receipt
 
 
@@ -46,7 +47,7 @@ class HastyJournal(_Wrapped):
 
 
 class RepeatingRows(Rows):
-    """Writes a batch once more after the next one, as a delivery that lost its turn would."""
+    """Writes the old values of rows once more after the new ones, as a delivery that lost its turn would."""
 
     def __init__(self, database: Database, orders: Orders) -> None:
         super().__init__(database, orders)
@@ -54,9 +55,10 @@ class RepeatingRows(Rows):
 
     def store_many(self, records: Mapping[int, str]) -> None:
         super().store_many(records)
-        before, self._before = self._before, dict(records)
-        if before:
-            super().store_many(before)
+        old = {key: self._before[key] for key in records if key in self._before}
+        if old:
+            super().store_many(old)
+        self._before.update(records)
 
 
 class PlacelessRows(PlacedRows):

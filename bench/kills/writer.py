@@ -11,13 +11,15 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any
+from typing import Any, Literal
 
 from bench.kills import sabotage
+from bench.kills.database import open_database
 from bench.kills.plan import SHARED_KEYS, THREADS, Orders
 from bench.kills.records import Kind, Reporter
-from bench.kills.rows import number_in, open_database, value_of
+from bench.kills.rows import number_in, value_of
 from credenza import Cache, JournalError, JournalFull, NotFound, WriteBehind
+from credenza.journal.base import Journal
 from credenza.journal.urls import open_journal
 
 _READERS = 2
@@ -27,6 +29,7 @@ _READS, _SHARED = 0.05, 0.1
 _FIRST_READS = 5
 _AFTER_REFUSAL = 0.005
 _DRAIN_SECONDS = 60.0
+_START_SECONDS = 10.0
 
 
 class Writer:
@@ -61,13 +64,8 @@ class Writer:
         orders = self._orders
         if orders.sabotage == "forgets":
             sabotage.forget(orders.journal)
-        journal: Any = orders.journal
-        if orders.sabotage:
-            inner = open_journal(journal, durability="disk", max_pending=orders.max_pending)
-            journal = sabotage.broken_journal(inner, orders.sabotage)
         strategy = WriteBehind(
-            journal,
-            durability="disk" if orders.durability == "disk" else "os",
+            sabotage.broken_journal(self._open_journal(), orders.sabotage),
             batch_size=orders.batch_size,
             max_delay=orders.max_delay,
             max_pending=orders.max_pending,
@@ -81,6 +79,19 @@ class Writer:
         self._tell(Kind.RESCUED, number=repository.journal.count())
         self._tell(Kind.OPENED)
         return repository
+
+    def _open_journal(self) -> Journal:
+        """Open the journal; on a server that was killed a moment ago, when it is back."""
+        orders = self._orders
+        ends = time.monotonic() + (_START_SECONDS if "://" in orders.journal else 0)
+        durability: Literal["disk", "os"] = "disk" if orders.durability == "disk" else "os"
+        while True:
+            try:
+                return open_journal(orders.journal, durability=durability, max_pending=orders.max_pending)
+            except JournalError:
+                if time.monotonic() >= ends:
+                    raise
+                time.sleep(_AFTER_REFUSAL)
 
     def _guarded(self, place: int) -> None:
         try:
