@@ -7,6 +7,7 @@ from typing import Any
 
 from credenza.journal.base import Entry, Pending, Receipt
 from credenza.journal.redis import RedisJournal
+from credenza.journal.redis.wire import pending_from
 from credenza.testing import FakeClock
 
 _SLOWER = 1_000_000
@@ -54,10 +55,10 @@ class PatientJournal(RedisJournal):
 
     def _learn(self) -> None:
         """Learn which keys are pending."""
-        pending = self._server.command("HKEYS", self._server.layout.pending(0))
+        records = self._server.command("HGETALL", self._server.layout.pending(0))
+        versions = {key: pending_from(key, record).version for key, record in records.items()}
         with self._known.lock:
-            for key in pending:
-                self._known._owed[0].setdefault(key, self._known._states[0].number)
+            self._known._owed[0] = dict(sorted(versions.items(), key=lambda item: item[1]))
 
     def _let_pass(self) -> None:
         """Have the server's delays run down by what has passed on the test's clock."""

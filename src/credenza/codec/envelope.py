@@ -12,7 +12,7 @@
         40     8  how long its load took
         48    16  the stamp: epoch, sequence
         64     4  fingerprint of the type it was annotated with, 0 for none
-            68     2  number of tags, then two bytes each with their lengths, then the tags, then the payload
+        68     2  number of tags, then two bytes each with their lengths, then the tags, then the payload
        -32    32  HMAC-SHA256 of the name and of all but the checksum, if the cache signs
 
 Numbers are unsigned and big-endian. The name is in the checksum so that a record copied under another name is unreadable.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import random
 import struct
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -46,6 +47,10 @@ _EPOCH_BYTES = 8
 _SIGNED = struct.Struct(">BBI")
 CHECKED_AT: Final = _START.size
 _TAGS_AT = HEADER.size - CHECKED_AT  # counted from what the checksum covers
+
+_noise = random.Random()  # begun with the system's randomness, which is a system call for each value else
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_noise.seed)  # a child must not go on as its parent does
 
 
 class Unencodable(CacheError):
@@ -123,7 +128,15 @@ def seal(
         if len(stamp.epoch) != _EPOCH_BYTES:
             raise struct.error
         header = HEADER.pack(
-            MAGIC, flags, 0, os.urandom(8), *facts, stamp.epoch, stamp.sequence, fingerprint, len(tags)
+            MAGIC,
+            flags,
+            0,
+            _noise.getrandbits(64).to_bytes(8, "big"),
+            *facts,
+            stamp.epoch,
+            stamp.sequence,
+            fingerprint,
+            len(tags),
         )
         lengths = struct.pack(f">{len(tags)}H", *map(len, tags)) if tags else b""
     except struct.error:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from ..codec import Unreadable
-from ..errors import ConfigurationError, NotFound
+from ..errors import ConfigurationError, JournalError, NotFound
 from ..events import EventKind
 from ..journal.base import Pending
 from ..sentinel import DELETED, MISSING
@@ -73,6 +73,7 @@ class Delivery:
         "delivered",
         "failures",
         "is_away",
+        "is_idle",
     )
 
     def __init__(self, behind: Behind, source: Any, perform: Perform, *, forgets: bool) -> None:
@@ -86,6 +87,7 @@ class Delivery:
         self.delivered = 0
         self.failures = 0
         self.is_away = False
+        self.is_idle = False
 
     async def deliver(self) -> int:
         """Deliver the next batch; return for how many nanoseconds to rest then: none, unless the source is away.
@@ -94,8 +96,9 @@ class Delivery:
             JournalError: what was delivered may be delivered again.
         """
         taken = self._behind.journal.take(self._limit)
+        self.is_idle = not taken
         if not taken:
-            return _GLANCE_NS  # all that is pending was postponed
+            return _GLANCE_NS  # all that is pending was postponed, or is not for this process
         part = _Round(
             self._behind, self._suspects, self._apply, self._done, self._last_place if self._applies else None
         )
@@ -132,8 +135,11 @@ class Delivery:
     async def _apply(self, taken: Sequence[Taken]) -> None:
         """Have the source take writes of different records, all of them or, where it is not transactional, perhaps some."""
         source, changes = self._source, [change for _, change in taken]
+        identity = self._behind.journal.identity_of(
+            [pending for pending, _ in taken]
+        )  # raises if it is not ours to deliver
         if self._applies:
-            batch = WriteBatch(self._behind.journal.identity_of([pending for pending, _ in taken]), changes)
+            batch = WriteBatch(identity, changes)
             await self._perform(lambda: source.apply(batch))
             return
         stores = {change.key: change.value for change in changes if change.value is not DELETED}
@@ -238,6 +244,8 @@ class _Round:
     async def _deliver(self, part: Sequence[Taken]) -> None:
         try:
             await self._apply(part)
+        except JournalError:
+            raise
         except Exception as error:
             is_away = self._behind.terms.is_away(error)
             if len(part) == 1:

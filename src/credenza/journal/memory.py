@@ -63,8 +63,8 @@ class DictJournal:
             if self.error is not None:
                 receipt.error = JournalError(self.error)
             else:
-                for entry in entries:
-                    self._keep(entry)
+                for key, value in dict(entries).items():
+                    self._keep(Entry(key, value))
         receipt.signal.set()
         return receipt
 
@@ -122,6 +122,7 @@ class DictJournal:
             if self._is_same(taken):
                 one = self._pending[taken.key]
                 self._pending[taken.key] = one._replace(place=self._next(), failures=failures)
+                self._due.pop(taken.key, None)  # behind those that were postponed before
                 self._due[taken.key] = self._clock() + delay_ms / 1000
 
     def bury(self, taken: Pending, *, error: str) -> bool:

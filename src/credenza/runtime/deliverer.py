@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..errors import JournalError
 from ..flight import Signal
 from ..journal.base import Journal
 from .base import block
@@ -41,6 +42,11 @@ class DrainReport:
 
 class Delivery(Protocol):
     """What the thread does, one batch at a time."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the last call found nothing to deliver."""
+        ...
 
     async def deliver(self) -> int:
         """Deliver the next batch; return for how many nanoseconds to rest then.
@@ -124,7 +130,8 @@ class Deliverer:
         self._rest = threading.Event()
         self.is_delivering = False
         self._is_closing = self._has_failed = False
-        self._since_ns: int | None = None  # when the oldest pending write was seen first; of the thread alone
+        self._since_ns: int | None = None  # when the oldest pending write was seen first; this and _mark: of the thread
+        self._mark: object = None  # behind what is to be delivered without another delay
 
     def start(self) -> None:
         """See to it that the thread runs."""
@@ -188,20 +195,23 @@ class Deliverer:
             return min(waits_ns / 1e9, _GLANCE_SECONDS)
         if not self.calls.may_call():
             return _GLANCE_SECONDS
+        if self._mark is None:
+            self._mark = self._journal.mark()
         self.is_delivering = True
         try:
             rest_ns = block(self._delivery.deliver())
         finally:
             self.is_delivering = False
         self._has_failed = False
-        if not rest_ns and self._journal.count() < self._batch_size:
-            self._since_ns = None
+        if self._delivery.is_idle or self._journal.is_past(self._mark):
+            self._since_ns = self._mark = None
         return rest_ns / 1e9
 
     def _tell(self, error: Exception) -> None:
         """Log what stopped a round, once until one has ended well; a journal that was closed under it is none of it."""
         if not (self._has_failed or self._is_closing):
-            _log.error("pending writes were not delivered, and will be tried again", exc_info=error)
+            unexpected = None if isinstance(error, JournalError) else error
+            _log.error("pending writes were not delivered, and will be tried again: %s", error, exc_info=unexpected)
         self._has_failed = True
 
     def _end_round(self) -> None:

@@ -83,25 +83,34 @@ class Threads:
 
     async def join(self, signal: Signal, home: Any, timeout_ns: int | None, /) -> bool:  # Any: an event loop
         """Block until the signal is set, the time is over or the loop has stopped."""
-        rang = threading.Event()
-        signal.listen(rang, rang.set)
+        bell = threading.Lock()  # an Event does the same with two locks and a list
+        bell.acquire()
+        signal.listen(bell, lambda: _ring(bell))
         try:
             if home is None:
-                return rang.wait(None if timeout_ns is None else timeout_ns / 1e9)
-            return self._wait_for_loop(rang, home, timeout_ns)
+                return bell.acquire(timeout=-1 if timeout_ns is None else max(0, timeout_ns) / 1e9)
+            return self._wait_for_loop(bell, home, timeout_ns)
         finally:
-            signal.forget(rang)
+            signal.forget(bell)
 
-    def _wait_for_loop(self, rang: threading.Event, home: Any, timeout_ns: int | None) -> bool:  # Any: an event loop
+    def _wait_for_loop(self, bell: threading.Lock, home: Any, timeout_ns: int | None) -> bool:  # Any: an event loop
         left = float("inf") if timeout_ns is None else timeout_ns / 1e9
         while left > 0:
             pause = min(left, _LOOK_AGAIN_SECONDS)
-            if rang.wait(pause):
+            if bell.acquire(timeout=pause):
                 return True
             if not home.is_running():
-                return rang.is_set()
+                return bell.acquire(blocking=False)
             left -= pause
-        return rang.is_set()
+        return bell.acquire(blocking=False)
+
+
+def _ring(bell: threading.Lock) -> None:
+    """Let whoever waits go on; a signal may tell it twice."""
+    try:
+        bell.release()
+    except RuntimeError:
+        pass
 
 
 def _call(flight: Flight, loader: Callable[..., Any], args: tuple[Any, ...]) -> Any:  # Any: the user's function

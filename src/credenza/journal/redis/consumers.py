@@ -38,7 +38,8 @@ class Ownership:
         self._until_ns: dict[int, int] = {}
         self._free: set[int] = set(range(server.partitions))
         self._living: list[str] = []
-        self._joined = -1e9
+        self._every_s = min(_RENEW_SECONDS, lease_ms / 4000)
+        self._joined = self._renewed = -1e9
         self._turn = 0
 
     def parts(self) -> list[int]:
@@ -67,10 +68,10 @@ class Ownership:
         return fence
 
     def check(self, part: int) -> None:
-        """Raise `Fenced` unless the lease of a partition holds at this moment."""
+        """Raise `Fenced` unless half of the lease of a partition is left at least, for what is done under it."""
         self.fence(part)
         with self._lock:
-            holds = suspended_ns() < self._until_ns.get(part, 0)
+            holds = suspended_ns() + self._lease_ms * 500_000 < self._until_ns.get(part, 0)
         if not holds:
             raise self._fenced()
 
@@ -110,22 +111,26 @@ class Ownership:
 
     def join(self, *, now: bool = False) -> None:
         """Say that this process lives, if it is time to."""
-        if now or time.monotonic() - self._joined > min(_RENEW_SECONDS, self._lease_ms / 3000):
+        if now or time.monotonic() - self._joined >= self._every_s:
             self._living = self._server.consumers(self.name, self._lease_ms)
             self._joined = time.monotonic()
 
     def renew(self) -> None:
-        """Prolong the leases; drop those that somebody else has."""
+        """Prolong the leases, if it is time to; drop those that somebody else has."""
         with self._lock:
             fences = dict(self._fences)
-        if not fences:
+        if not fences or time.monotonic() - self._renewed < self._every_s:
             return
         noted_ns = suspended_ns()
-        kept = self._server.on_many("renew", {part: [fence] for part, fence in fences.items()}, self._lease_ms)
+        words = {part: [fence] for part, fence in fences.items()}
+        kept, errors = self._server.on_many("renew", words, self._lease_ms)
+        self._renewed = time.monotonic()
         self.held_for([part for part, is_kept in kept.items() if is_kept], noted_ns)
         for part, is_kept in kept.items():
             if not is_kept and self._fences.get(part) == fences[part]:
                 self.lose(part)
+        for error in errors.values():
+            raise error
 
     def leave(self) -> None:
         """Give all partitions up, so that others need not wait for the leases to end, which they must if the server is away."""

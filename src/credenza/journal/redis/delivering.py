@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
 from ...clock import suspended_ns
+from ...errors import JournalError
 from ..base import Pending
 from ..writer import tell
 from .consumers import Ownership
@@ -68,7 +70,12 @@ class Deliveries:
         self._ownership.held_for([part], noted_ns)
         self._known.note(part, state_from(reply))
         self._known.saw(part, seen)
-        return [pending_from(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+        try:
+            return [pending_from(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+        except struct.error as error:
+            raise JournalError(
+                f"the journal {self._server.location} holds a record that it has not written; remove it, or use another namespace"
+            ) from error
 
     def _settled(self, part: int, taken: Sequence[Pending], reply: Any) -> None:  # Any: as the server sends it
         with self._known.lock:

@@ -74,7 +74,7 @@ class RedisJournal:
             self._ownership = Ownership(self._server, lease_ms)
             self._known = Known(self._server.layout, target.location, max_pending, self._lost)
             self._keeper = Keeper(self._server, self._known)
-            self._pulse = Pulse(self._server, self._known, self._ownership)
+            self._pulse = Pulse(self._server, self._known, self._ownership, lease_ms)
             self._deliveries = Deliveries(self._server, self._known, self._ownership, lease_ms)
             self._letters = Letters(self._server, self._known)
             self._pulse.look()
@@ -174,11 +174,13 @@ class RedisJournal:
     def count(self) -> int:
         """See `Journal.count`; as of a quarter of a second ago, where others write."""
         self._require()
+        self._pulse.start()
         return self._known.count()
 
     def mark(self) -> object:
-        """See `Journal.mark`."""
+        """See `Journal.mark`; asks the server, as others may have written just now."""
         self._require()
+        self._pulse.look()
         return self._known.mark()
 
     def is_past(self, mark: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from ...errors import JournalError
@@ -20,11 +20,12 @@ _MOST_BYTES: Final = 4_000_000
 class Put:
     """Entries to keep, and whom to tell."""
 
-    __slots__ = ("entries", "receipt", "size")
+    __slots__ = ("entries", "is_queued", "receipt", "size")
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
         self.receipt = Receipt()
+        self.is_queued = True  # its entries are counted
         self.size = sum(len(key) + len(value or b"") for key, value in entries)
 
 
@@ -60,24 +61,16 @@ class Keeper:
 
     def _commit(self, group: list[Put]) -> None:
         chunks = list(_chunks(group))
-        while chunks:
-            chunk = chunks.pop(0)
-            try:
-                self._keep(chunk)
-            except (Unanswered, Unreached) as error:
-                self._refuse(chunk, error)
-                rest = [put for later in chunks for put in later]
-                self._refuse(rest, JournalError(str(error)))  # nothing of them was sent
+        for index, chunk in enumerate(chunks):
+            errors, is_away = self._keep(chunk)
+            self._tell(chunk, errors)
+            if is_away:
+                rest = [put for later in chunks[index + 1 :] for put in later]
+                self._refuse(rest, JournalError(str(next(iter(errors.values())))))  # they were not sent
                 return
-            except JournalError as error:
-                self._refuse(chunk, error)
-            else:
-                for put in chunk:
-                    tell(put.receipt.signal)
 
-    def _keep(self, puts: Sequence[Put]) -> None:
-        """Have the server keep entries, of each key the last."""
-        self._server.make()
+    def _keep(self, puts: Sequence[Put]) -> tuple[dict[int, JournalError], bool]:
+        """Have the server keep entries, of each key the last; return what failed, and whether the server is away."""
         parts: dict[int, dict[bytes, bytes]] = {}
         for put in puts:
             for key, value in put.entries:
@@ -86,18 +79,41 @@ class Keeper:
             part: [len(entries), *(word for pair in entries.items() for word in pair)]
             for part, entries in parts.items()
         }
-        replies = self._server.on_many("append", words)
+        try:
+            self._server.make()
+            replies, errors = self._server.on_many("append", words)
+        except JournalError as error:
+            replies, errors = {}, dict.fromkeys(parts, error)
         with self._known.lock:
             for part, reply in replies.items():
                 self._known.kept(part, parts[part], state_from(reply))
+        is_away = not replies and any(isinstance(error, Unanswered | Unreached) for error in errors.values())
+        return errors, is_away
+
+    def _tell(self, puts: Sequence[Put], errors: Mapping[int, JournalError]) -> None:
+        """Tell whoever waits what became of the entries."""
+        part_of = self._server.layout.part_of
+        with self._known.lock:
             for put in puts:
                 self._known.release(put.entries)
+                put.is_queued = False
+            room = self._known.made_room() if errors else None
+        for put in puts:
+            if errors:
+                failed = [errors[part] for part in {part_of(key) for key, _ in put.entries} if part in errors]
+                put.receipt.error = _error_of(failed[0], self._server.location) if failed else None
+            tell(put.receipt.signal)
+        if room is not None:
+            tell(room)
 
     def _refuse(self, puts: list[Put], error: BaseException) -> None:
+        """Tell whoever was not told that it failed."""
         told = [put for put in puts if not put.receipt.signal.is_set]
         with self._known.lock:
             for put in told:
-                self._known.release(put.entries)
+                if put.is_queued:
+                    self._known.release(put.entries)
+                    put.is_queued = False
             room = self._known.made_room()
         for put in told:
             put.receipt.error = _error_of(error, self._server.location)

@@ -25,15 +25,15 @@ class Pulse:
         known: told how the partitions are.
     """
 
-    def __init__(self, server: Server, known: Known, ownership: Ownership) -> None:
+    def __init__(self, server: Server, known: Known, ownership: Ownership, lease_ms: int) -> None:
         self._server = server
         self._known = known
         self._ownership = ownership
+        self._pause_s = min(_LOOK_SECONDS, lease_ms / 8000)
         self._lock = threading.Lock()  # guards _thread
         self._thread: threading.Thread | None = None
         self._ends = threading.Event()
         self._has_failed = False
-        self._renewed = 0.0
         self.is_consuming = False
 
     def start(self) -> None:
@@ -67,19 +67,17 @@ class Pulse:
         return now_ms, looks
 
     def _run(self) -> None:
-        while not self._ends.wait(_LOOK_SECONDS):
+        while not self._ends.wait(self._pause_s):
             try:
                 self._beat()
                 self._has_failed = False
-            except JournalError as error:
+            except Exception as error:  # nothing may end the thread: the leases would
                 if not self._has_failed and not self._ends.is_set():
-                    _log.warning("%s", error)
+                    _log.warning("%s", error, exc_info=None if isinstance(error, JournalError) else error)
                 self._has_failed = True
-            except Exception:  # nothing may end the thread: the leases would
-                _log.exception("keeping a journal's leases failed unexpectedly")
 
     def _beat(self) -> None:
-        self.look()
         if self.is_consuming:
-            self._ownership.join()
             self._ownership.renew()
+            self._ownership.join()
+        self.look()

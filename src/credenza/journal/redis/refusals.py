@@ -68,10 +68,12 @@ def translated(error: Exception, location: str) -> JournalError:
     code = next((_OF_CLASSES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _OF_CLASSES), "")
     if "NOAUTH" in said or "Authentication required" in said:
         code = "NOAUTH"
+    if "executing the script can't" in said or "ACL failure" in said:
+        code = "NOPERM"
     if not code and isinstance(error, errors.ResponseError):
         match = _CODE.search(said)
-        # The rest of what it said may repeat the arguments of the command, and so a value.
-        code = match[1] if match else said.partition(" ")[0][:32]
+        # What it said may repeat the arguments of the command, and so a value.
+        code = match[1] if match else "it does not know what it is asked; it must be Redis 6.2 or later, or Valkey"
     if code:
         meaning = _MEANINGS.get(code, code)
         return JournalError(f"the server of the journal {location} refuses: {meaning}")

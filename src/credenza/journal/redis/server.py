@@ -79,7 +79,7 @@ class Server:
         return now_ms, found
 
     def open(self, parts: Sequence[int]) -> dict[int, State]:
-        """Begin partitions that are empty, take note of a new run of the server, and return how they are."""
+        """Take note of a new run of the server, begin partitions that are empty, and return how they are."""
         return {
             part: state_from(one)
             for group, reply in self._each("open", parts)
@@ -90,14 +90,24 @@ class Server:
         """Run a script on one partition."""
         return self._run(script, self.layout.keys(part), words)
 
-    def on_many(self, script: str, words: Mapping[int, Sequence[Word]], *common: Word) -> dict[int, Any]:
-        """Run a script on several partitions, each with words of its own; all at once, but on a cluster one by one."""
+    def on_many(
+        self, script: str, words: Mapping[int, Sequence[Word]], *common: Word
+    ) -> tuple[dict[int, Any], dict[int, JournalError]]:
+        """Run a script on several partitions, each with words of its own; all at once, but on a cluster one by one.
+
+        Return the replies, and the errors of those that have none.
+        """
         replies: dict[int, Any] = {}
+        errors: dict[int, JournalError] = {}
         for group in self._groups(list(words)):
             keys = [key for part in group for key in self.layout.keys(part)]
-            reply = self._run(script, keys, [*common, *(word for part in group for word in words[part])])
-            replies.update(zip(group, reply, strict=True))
-        return replies
+            try:
+                reply = self._run(script, keys, [*common, *(word for part in group for word in words[part])])
+            except JournalError as error:
+                errors.update(dict.fromkeys(group, error))
+            else:
+                replies.update(zip(group, reply, strict=True))
+        return replies, errors
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
         """Return the pending values of those keys that have one."""
@@ -174,14 +184,14 @@ class Server:
                 f"the journal {self.location} has format {written}, written by a later version of Credenza; this one knows "
                 f"up to format {FORMAT}, and leaves it alone: upgrade, or use another namespace"
             )
+        if self._is_open and partitions != self.layout.partitions:
+            raise JournalError(
+                f"the journal {self.location} was made by somebody else meanwhile, with {partitions} partitions; open it anew"
+            )
         if self._target.partitions not in (None, partitions):
             raise ConfigurationError(
                 f"the journal {self.location} was made with partitions={partitions}, which cannot be changed, got "
                 f"{self._target.partitions}; leave it out, or use another namespace"
-            )
-        if self._is_open and partitions != self.layout.partitions:
-            raise JournalError(
-                f"the journal {self.location} was made by somebody else meanwhile, with {partitions} partitions; open it anew"
             )
         self.layout = Layout(self._target.namespace, partitions)
         self.identity = found[2].decode()

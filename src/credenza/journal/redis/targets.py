@@ -162,7 +162,9 @@ def _options(scheme: str, parts: SplitResult) -> dict[str, Any]:
         )
     connection = redis_module("redis.connection")
     try:
-        options: dict[str, Any] = connection.parse_url(parts.geturl())
+        # `geturl` leaves out the slashes of a URL without a host, such as that of a socket.
+        plain = f"{parts.scheme}://{parts.netloc}{parts.path}?{parts.query}"
+        options: dict[str, Any] = connection.parse_url(plain)
     except ValueError as error:
         # `from None`: the words of the parser may be part of a password.
         message = (
@@ -181,6 +183,8 @@ def _options(scheme: str, parts: SplitResult) -> dict[str, Any]:
             f"unknown option in the URL {scheme}://...; use namespace, partitions, lease, or one of redis-py's, such as "
             "socket_timeout or ssl_ca_certs"
         ) from None
+    except (ValueError, redis_module("redis.exceptions").RedisError) as error:
+        raise ConfigurationError(f"the options in the URL {scheme}://... cannot work: {error}") from error
     return options
 
 

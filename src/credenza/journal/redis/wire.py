@@ -10,7 +10,7 @@ from zlib import crc32
 
 from ..base import DeadLetter, Pending
 
-_KINDS: Final = ("head", "pending", "turns", "late", "older", "dead", "buried")
+_KINDS: Final = ("head", "pending", "turns", "late", "older", "dead", "buried", "early")
 _RECORD: Final = struct.Struct(">QQQIQB")
 _LETTER: Final = struct.Struct(">QQIII")
 _DELETED: Final = b"D"

@@ -1,14 +1,21 @@
 -- Keeps entries, all or none. From ARGV[3], for each partition: how many, and then each key with its value.
 
--- A write takes over the place of the one that it replaces, unless that was taken, or may have been; or is postponed.
+-- A write takes over the place of the one that it replaces, unless that was taken, or may have been. What needs room comes first.
 local function replace(part, key, value, record)
   local version = next_number(part)
-  local place, stays = version, record.place > part.taken and not record.is_late
-  if stays then
-    place = record.place
-  else
-    add_turn(part, key, place) -- first: it is what the server refuses if it has no room
+  local place, stays = version, record.place > part.taken
+  local whereabouts = record.whereabouts
+  if not stays then
+    whereabouts = IN_TURNS
+    add_turn(part, key, place)
     drop_turn(part, key, record)
+  else
+    place = record.place
+    if whereabouts == IS_LATE then
+      whereabouts = IS_EARLY
+      redis.call('ZADD', part.early, digits(place), key)
+      drop_turn(part, key, record)
+    end
   end
   local renewed = {
     version = version,
@@ -16,6 +23,7 @@ local function replace(part, key, value, record)
     first = record.first,
     failures = 0,
     since = record.since,
+    whereabouts = whereabouts,
     value = value,
   }
   write_record(part, key, renewed)

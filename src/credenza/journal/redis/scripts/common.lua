@@ -1,12 +1,12 @@
 -- What all scripts of a journal have in common; each of them follows this text.
 --
--- A partition has seven keys, in this order: its head; the pending records by key; the turns, a stream of keys whose ids
+-- A partition has eight keys, in this order: its head; the pending records by key; the turns, a stream of keys whose ids
 -- are the places; the postponed keys by when they are due; the keys that owe a write from before their place, by the
--- number of the oldest; the dead letters by number; and for keys with dead letters the number of the one that no later
--- write has superseded.
+-- number of the oldest; the dead letters by number; for keys with dead letters the number of the one that no later
+-- write has superseded; and keys by a place amid the turns, where a stream takes none.
 --
 -- A record is what is pending for a key: its version, its place, the oldest version that it stands for, how often it failed,
--- since when it waits, whether it is postponed, and then the value as it came.
+-- since when it waits, whether it is among the turns, the postponed or the early, and then the value as it came.
 --
 -- ARGV[1] is random and names a partition that is found empty, ARGV[2] is the number of partitions.
 
@@ -19,7 +19,8 @@ local RECORD_BYTES = 37
 local LETTER = '>I8I8I4I4I4'
 local LETTER_BYTES = 28
 local LEAP = 4294967296
-local KEYS_EACH = 7
+local KEYS_EACH = 8
+local IN_TURNS, IS_LATE, IS_EARLY = 0, 1, 2
 
 local function now_us()
   local time = redis.call('TIME')
@@ -46,6 +47,7 @@ local function keys_of(index)
     older = KEYS[at + 5],
     dead = KEYS[at + 6],
     buried = KEYS[at + 7],
+    early = KEYS[at + 8],
   }
 end
 
@@ -149,8 +151,11 @@ local function floor_of(part)
     floor = tonumber(turn[1]:match('^%d+'))
   end
   local older = redis.call('ZRANGE', part.older, 0, 0, 'WITHSCORES')[2]
-  if older and (floor == 0 or tonumber(older) < floor) then
-    floor = tonumber(older)
+  local early = redis.call('ZRANGE', part.early, 0, 0, 'WITHSCORES')[2]
+  for _, number in ipairs({ older or false, early or false }) do
+    if number and (floor == 0 or tonumber(number) < floor) then
+      floor = tonumber(number)
+    end
   end
   return floor
 end
@@ -162,21 +167,21 @@ local function state_of(part, floor)
 end
 
 local function unpack_record(packed)
-  local version, place, first, failures, since, is_late = struct.unpack(RECORD, packed)
+  local version, place, first, failures, since, whereabouts = struct.unpack(RECORD, packed)
   return {
     version = version,
     place = place,
     first = first,
     failures = failures,
     since = since,
-    is_late = is_late == 1,
+    whereabouts = whereabouts,
     value = packed:sub(RECORD_BYTES + 1),
   }
 end
 
 local function write_record(part, key, record)
   local packed = struct.pack(
-    RECORD, record.version, record.place, record.first, record.failures, record.since, record.is_late and 1 or 0
+    RECORD, record.version, record.place, record.first, record.failures, record.since, record.whereabouts
   )
   redis.call('HSET', part.pending, key, packed .. record.value)
 end
@@ -190,10 +195,12 @@ local function add_turn(part, key, place)
   redis.call('XADD', part.turns, id_of(place), 'k', key)
 end
 
--- Takes a key out of the turns, or out of those that are postponed.
+-- Takes a key out of where it waits.
 local function drop_turn(part, key, record)
-  if record.is_late then
+  if record.whereabouts == IS_LATE then
     redis.call('ZREM', part.late, key)
+  elseif record.whereabouts == IS_EARLY then
+    redis.call('ZREM', part.early, key)
   else
     redis.call('XDEL', part.turns, id_of(record.place))
   end
@@ -224,6 +231,7 @@ local function add_new(part, key, value, since)
     first = number,
     failures = 0,
     since = since,
+    whereabouts = IN_TURNS,
     value = value,
   })
 end

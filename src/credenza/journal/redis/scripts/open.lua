@@ -1,8 +1,8 @@
--- Begins partitions that are empty, and takes note of a new run of the server.
+-- Takes note of a new run of the server, and begins partitions that are empty.
 
 local replies = {}
 for index = 1, #KEYS / KEYS_EACH do
-  local part, refusal = enter(index, true)
+  local part, refusal = enter(index)
   if not part then
     return refusal
   end

@@ -9,7 +9,7 @@ local key = ARGV[4]
 local record = read_record(part, key)
 if record and record.version == tonumber(ARGV[5]) then
   drop_turn(part, key, record)
-  record.place, record.is_late, record.failures = next_number(part), true, tonumber(ARGV[7])
+  record.place, record.whereabouts, record.failures = next_number(part), IS_LATE, tonumber(ARGV[7])
   redis.call('ZADD', part.late, digits(NOW_MS + tonumber(ARGV[6])), key)
   write_record(part, key, record)
   note_oldest(part, key, record)
