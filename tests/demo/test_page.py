@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from sqlalchemy import URL
 from tests.support.servers import NoServerError, running_redis
 
+from credenza.demo.following import install_feed
 from credenza.demo.population import Scale
 from credenza.demo.service import ProfileService
+from credenza.demo.settings import Settings
 
 from .chromium import Page, chromium, find_chromium
 from .conftest import SCALE, Browser
@@ -68,6 +71,10 @@ def picture(page: Page, name: str, folder: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     page.screenshot(target / f"{name}.png")
     assert (target / f"{name}.png").stat().st_size > 10_000
+
+
+def shown(selector: str) -> str:
+    return f"Number(document.querySelector('{selector}').textContent.replaceAll(',', ''))"
 
 
 def counter(name: str) -> str:
@@ -179,6 +186,91 @@ def test_page_says_when_the_shared_cache_is_away(sqlite_url: URL, visit: Visit, 
         page.until("document.getElementById('away').textContent === ''")
 
 
+def test_burst_shows_how_few_statements_reach_the_database(
+    own_database: URL, make_service: MakeService, serve: Serve, visit: Visit, tmp_path: Path
+) -> None:
+    """Edits and statements are counted while it runs; the words say the same; the profile has its own name in the end."""
+    service = make_service(database=own_database, scale=Scale(users=50), strategy="write-behind")
+    with serve(service) as browser:
+        page = visit(browser)
+        name = page.text("#name")
+        assert page.evaluate("getComputedStyle(document.querySelector('.outside')).display") == "none"
+        page.click("#burst")
+        page.until(f"{shown('[data-write=through] strong')} > 0")
+        page.until(f"document.getElementById('name').textContent.startsWith({name + ' '!r})")
+        picture(page, "burst-running", tmp_path)
+        page.until("document.getElementById('burst-verdict').textContent !== ''")
+        assert page.text("[data-write=through] strong") == "10,000"
+        statements = int(page.text("[data-write=behind] strong"))
+        assert 0 < statements <= 500
+        assert page.text("#burst-verdict").startswith("10,000 edits were acknowledged in ")
+        assert f": {statements} statements with " in page.text("#burst-verdict")
+        page.until(f"{counter('pending')} === 0 && {shown('[data-counter=edits]')} === 10000")
+        page.until(f"document.getElementById('name').textContent === {name!r}")
+        assert page.evaluate("document.getElementById('burst').disabled") is False
+        assert page.text("#recovered") == ""
+        service.seat.put("recovered", 87)
+        page.click("#again")
+        page.until("document.getElementById('recovered').textContent.includes('the last edits of 87 users')")
+        picture(page, "burst", tmp_path)
+        page.prefer(prefers_color_scheme="dark", prefers_reduced_motion="reduce")
+        page.until("document.documentElement.dataset.theme === 'dark'")
+        picture(page, "burst-dark", tmp_path)
+        for width in (320, 390):
+            page.size(width, 844)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        picture(page, "burst-telephone", tmp_path)
+        assert page.complaints == []
+
+
+def test_burst_that_fails_is_told_in_words(
+    own_database: URL, make_service: MakeService, serve: Serve, visit: Visit
+) -> None:
+    """A burst that is refused leaves the button usable and says why."""
+    service = make_service(database=own_database, scale=Scale(users=50), strategy="write-behind")
+    with serve(service) as browser:
+        page = visit(browser)
+        service.seat.put("bursts", 1)
+        page.click("#burst")
+        page.until("document.getElementById('burst-verdict').textContent !== ''")
+        assert page.text("#burst-verdict") == "The burst did not finish: a burst is running already."
+        assert page.evaluate("document.getElementById('burst').disabled") is False
+
+
+def test_change_by_another_program_is_shown_on_the_open_page(
+    own_database: URL, make_service: MakeService, serve: Serve, visit: Visit, tmp_path: Path
+) -> None:
+    """Nobody clicks: the name is another, and the page says why it asked again. The command is for the user shown."""
+    install_feed(Settings(database=own_database, follow=True))
+    with serve(make_service(database=own_database, scale=Scale(users=50), follow=True)) as browser:
+        page = visit(browser)
+        page.until("document.getElementById('command').textContent.endsWith('WHERE id = 42\"')")
+        assert page.evaluate("getComputedStyle(document.querySelector('.burst')).display") == "none"
+        assert page.evaluate("document.getElementById('command').scrollHeight") < 60  # one line, which scrolls
+        with contextlib.closing(sqlite3.connect(str(own_database.database), timeout=30)) as connection:
+            connection.execute("UPDATE users SET name = 'Grace Hopper' WHERE id = 42")
+            connection.commit()
+        page.until("document.getElementById('name').textContent === 'Grace Hopper'")
+        assert page.text("#why").startswith("Somebody has changed this user, so the page asked again.")
+        assert page.text("#status") == "miss"
+        picture(page, "followed", tmp_path)
+        page.evaluate("document.getElementById('user-id').value = '7'")
+        page.click("#goto button")
+        page.until("document.getElementById('command').textContent.endsWith('WHERE id = 7\"')")
+        assert page.complaints == []
+
+
+@pytest.mark.parametrize("strategy", ["cache-aside", "write-through", "write-behind", "no-cache"])
+def test_edit_by_another_visitor_is_shown_on_the_open_page(
+    own_database: URL, make_service: MakeService, serve: Serve, visit: Visit, strategy: str
+) -> None:
+    """Whatever the strategy, an edit shows on every page of this process at once."""
+    with serve(make_service(database=own_database, scale=Scale(users=50), strategy=strategy)) as browser:
+        page = visit(browser)
+        browser.send("PUT", "/user?id=42", {"name": "Ida Novak"})
+        page.until("document.getElementById('name').textContent === 'Ida Novak'")
+
+
 def test_edit_names_what_is_wrong_and_then_shows_the_new_name(
     own_database: URL, make_service: MakeService, serve: Serve, visit: Visit
 ) -> None:
@@ -265,6 +357,8 @@ def test_controls_have_names_and_text_has_contrast(browser: Browser, visit: Visi
             ("panel", "bypass"),
             ("on-accent", "accent"),
             ("miss", "sunk"),
+            ("hit", "sunk"),
+            ("ink", "sunk"),
         ]:
             dark, light = sorted((_luminance(page, text), _luminance(page, ground)))
             assert light / dark >= 4.5, f"{text} on {ground}, {theme}"

@@ -1,6 +1,7 @@
 """The tour tells kept promises from broken ones, and the command says so with its exit status."""
 
 import asyncio
+import dataclasses
 import os
 import re
 import signal
@@ -17,15 +18,19 @@ from sqlalchemy import URL
 from typer.testing import CliRunner
 
 from credenza.cli import make_app
+from credenza.demo import tour_writing
+from credenza.demo.burst import Burst
 from credenza.demo.client import Client
+from credenza.demo.crash import Crash
 from credenza.demo.errors import DemoError
+from credenza.demo.following import install_feed
 from credenza.demo.population import Scale
 from credenza.demo.profile import Profile
 from credenza.demo.run import allow_open_files
 from credenza.demo.server import address_of, listen
 from credenza.demo.server import serve as serve_until
 from credenza.demo.service import Found, ProfileService
-from credenza.demo.settings import database_url
+from credenza.demo.settings import Settings, database_url
 from credenza.demo.tour import Row, Tour
 
 from .conftest import Browser
@@ -35,17 +40,21 @@ MakeService = Callable[..., ProfileService]
 
 pytestmark = pytest.mark.timeout(60)  # whole processes are started and ended
 
-STRATEGIES = ["cache-aside", "write-through", "no-cache"]
+STRATEGIES = ["cache-aside", "write-through", "write-behind", "no-cache"]
 
 
-def tour(service: ProfileService, *, requests: int = 60) -> dict[str, Row]:
-    """Run service and tour in one event loop, as the command does; return the rows by what the table calls them."""
+def tour(service: ProfileService, *, requests: int = 60, knows: bool = False) -> dict[str, Row]:
+    """Run service and tour in one event loop, as the command does; return the rows by what the table calls them.
+
+    With `knows`, the tour is given the settings, as by the command.
+    """
+    settings = service.settings if knows else None
     allow_open_files()
     listener = listen("127.0.0.1", 0)
     rows: list[Row] = []
 
     async def first() -> bool:
-        rows.extend(await Tour(Client(address_of(listener)), requests=requests).run())
+        rows.extend(await Tour(Client(address_of(listener)), requests=requests, settings=settings).run())
         return False
 
     asyncio.run(serve_until(service, listener, first=first))
@@ -54,11 +63,11 @@ def tour(service: ProfileService, *, requests: int = 60) -> dict[str, Row]:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_promise_is_kept(make_service: MakeService, strategy: str) -> None:
-    """Under each strategy all seven rows are as promised, and the update is taken back at the end."""
+    """Under each strategy all rows are as promised, and the update is taken back at the end."""
     service = make_service(strategy=strategy)
     before = _name_in_database(service, 42)
     rows = tour(service)
-    assert len(rows) == 7
+    assert len(rows) == (9 if strategy == "write-behind" else 7)
     assert {step: row.broken for step, row in rows.items() if row.broken} == {}
     assert rows["at once, unprotected"].queries >= 10
     assert _name_in_database(service, 42) == before
@@ -114,6 +123,73 @@ def test_broken_promise_is_found(
     rows = tour(make_service(kind=kind, database=own_database, scale=Scale(users=50)))
     assert re.search(broken, "; ".join(rows[step].broken))
     assert rows["first load"].broken == ()
+
+
+class NoCoalescing(ProfileService):
+    """Tells of as many statements as there were edits."""
+
+    async def burst(self, goes_on: Callable[[], bool] = lambda: True) -> Burst:
+        done = await super().burst(goes_on)
+        return dataclasses.replace(done, statements=done.edits, pending=3)
+
+
+class NoDelivery(ProfileService):
+    """Shows another name than the last one that was acknowledged."""
+
+    async def burst(self, goes_on: Callable[[], bool] = lambda: True) -> Burst:
+        done = await super().burst(goes_on)
+        await self.change(42, {"name": "Somebody Else"})
+        return done
+
+
+class NoFollowing(ProfileService):
+    """Says that it follows, and does not."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(dataclasses.replace(settings, follow=False))
+        self.settings = settings
+
+
+@pytest.mark.parametrize(
+    ("kind", "broken"),
+    [
+        (NoCoalescing, "10,000 statements; 3 users are still to be written"),
+        (NoDelivery, "the name 'Somebody Else'"),
+    ],
+)
+def test_broken_burst_is_found(
+    make_service: MakeService, own_database: URL, kind: type[ProfileService], broken: str
+) -> None:
+    """Too many statements, pending edits and a wrong name fail the row."""
+    service = make_service(kind=kind, database=own_database, scale=Scale(users=50), strategy="write-behind")
+    row = tour(service)["burst: 10,000 edits of 100 users"]
+    assert "; ".join(row.broken) == broken
+
+
+def test_lost_edit_fails_the_tour(
+    make_service: MakeService, own_database: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the killed process has acknowledged and nobody has is in the table; without the settings it is skipped."""
+    monkeypatch.setattr(tour_writing, "crash", lambda: Crash(1_000, 90, 1, 2, 0.5))
+    service = make_service(database=own_database, scale=Scale(users=50), strategy="write-behind")
+    row = tour(service, knows=True)["kill -9 in the middle of edits"]
+    assert (row.broken, row.queries, row.cache) == (("2 missing",), 1, "1,000 acknowledged, 90 recovered")
+    service = make_service(database=own_database, scale=Scale(users=50), strategy="write-behind")
+    assert tour(service)["kill -9 in the middle of edits"].skipped
+
+
+@pytest.mark.parametrize("kind", [ProfileService, NoFollowing])
+def test_update_that_is_not_followed_fails_the_tour(
+    make_service: MakeService, own_database: URL, kind: type[ProfileService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process changes the name: the service that follows shows it in time, the other one does not."""
+    monkeypatch.setattr(tour_writing, "_PATIENCE", 1.2)
+    install_feed(Settings(database=own_database, follow=True))
+    service = make_service(kind=kind, database=own_database, scale=Scale(users=50), follow=True)
+    rows = tour(service, knows=True)
+    broken = rows["UPDATE by another program"].broken
+    assert bool(broken) == (kind is NoFollowing), broken
+    assert all(not row.broken for step, row in rows.items() if step != "UPDATE by another program")
 
 
 def test_address_without_a_service_is_refused_with_a_way_out() -> None:
@@ -217,7 +293,7 @@ def test_port_in_use_is_said_before_anything_is_done(tmp_path: Path) -> None:
         (("--ttl", "soon"), "ttl"),
         (("--ttl", "-3s"), "ttl"),
         (("--maxsize", "0"), "maxsize must be"),
-        (("--strategy", "write-behind"), "write-behind"),
+        (("--strategy", "write-around"), "write-around"),
         (("--database", "people.db"), "must be a URL"),
         (("--host", "no.such.host.invalid"), "cannot listen on no.such.host.invalid"),
         (("--tour", "--no-tour"), "exclude each other"),
@@ -309,8 +385,6 @@ def test_missing_extra_is_named(tmp_path: Path) -> None:
 
 
 def _renamed(profile: Profile, name: str) -> Profile:
-    import dataclasses
-
     return dataclasses.replace(profile, name=name)
 
 

@@ -18,12 +18,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from credenza import FenceLost, NotFound, TierError
+from credenza import FenceLost, JournalError, NotFound, TierError
 
 from .client import Client
 from .disconnect import ClientGone, while_connected
 from .edits import parse_edit, parse_id
-from .errors import BadRequest, DatabaseFailed, DemoError
+from .errors import BadRequest, DatabaseFailed, DemoError, NoJournal
 from .live import Events
 from .service import Found, ProfileService
 from .stampede import Herd, stampede, through_app, through_network
@@ -62,7 +62,7 @@ def make_app(
         publishing.cancel()
         await asyncio.to_thread(service.close)
 
-    handlers = _Handlers(service, address)
+    handlers = _Handlers(service, address, is_stopping)
     app = Starlette(
         routes=[
             Route("/", _page),
@@ -71,6 +71,8 @@ def make_app(
             Route("/unprotected/user", handlers.get_user_unprotected, methods=["GET"]),
             Route("/expire", handlers.expire, methods=["POST"]),
             Route("/stampede", handlers.stampede, methods=["POST"]),
+            Route("/burst", handlers.burst, methods=["POST"]),
+            Route("/settle", handlers.settle, methods=["POST"]),
             Route("/stats", handlers.stats),
             Route("/events", Events(service, is_stopping).answer),
             Mount("/static", StaticFiles(directory=_STATIC)),
@@ -81,6 +83,8 @@ def make_app(
             NotFound: _not_found,
             ClientGone: _client_gone,
             DemoError: _stampede_failed,
+            NoJournal: _no_journal,
+            JournalError: _journal_failed,
             FenceLost: _cache_away,
             TierError: _cache_away,
             HTTPException: _http_exception,
@@ -115,9 +119,10 @@ async def _keep_publishing(service: ProfileService) -> None:
 class _Handlers:
     """The endpoints, around one service."""
 
-    def __init__(self, service: ProfileService, address: str | None) -> None:
+    def __init__(self, service: ProfileService, address: str | None, is_stopping: Callable[[], bool]) -> None:
         self._service = service
         self._address = address
+        self._is_stopping = is_stopping
 
     async def get_user(self, request: Request) -> Response:
         return await self._answer(request, self._service.find)
@@ -160,6 +165,21 @@ class _Handlers:
             return _json(dataclasses.asdict(await while_connected(request, run)))
         finally:
             seat.put("stampedes", 0)
+
+    async def burst(self, _: Request) -> Response:
+        """Write ten thousand edits. They are not cancelled with the client, as no edit is, but end with the server."""
+        seat = self._service.seat
+        if seat.board.total("bursts"):
+            raise HTTPException(409, "a burst is running already")
+        seat.put("bursts", 1)
+        try:
+            return _json(dataclasses.asdict(await self._service.burst(lambda: not self._is_stopping())))
+        finally:
+            seat.put("bursts", 0)
+
+    async def settle(self, _: Request) -> Response:
+        await self._service.settle()
+        return Response(status_code=204)
 
     def _herd(self, app: ASGIApp) -> Herd:
         """Return what sends many requests: to all workers through the network, to a single one without sockets."""
@@ -235,6 +255,15 @@ async def _not_found(*_: object) -> Response:
 async def _cache_away(request: Request, exc: Exception) -> Response:
     _log.warning("%s %s: %s", request.method, request.url.path, exc)
     return _json({"error": "the shared cache is away, and the change was not made; try again"}, status=503)
+
+
+async def _no_journal(_: Request, exc: Exception) -> Response:
+    return _json({"error": str(exc)}, status=409)
+
+
+async def _journal_failed(request: Request, exc: Exception) -> Response:
+    _log.error("%s %s: %s", request.method, request.url.path, exc)
+    return _json({"error": "the journal cannot keep the change, and it was not made"}, status=503)
 
 
 async def _stampede_failed(_: Request, exc: Exception) -> Response:

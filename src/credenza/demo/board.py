@@ -5,10 +5,11 @@ from typing import Protocol
 _SUMS = (
     *("hits", "misses", "joined", "shared", "loads", "load_seconds", "failures", "evictions", "unshared"),
     *("queries", "cancelled", "forgotten"),
+    *("edits", "statements", "rows", "recovered", "changes"),
 )
 """What only grows; a worker that takes over a row goes on from where the last one stopped."""
 
-_STATES = ("size", "flights", "running", "away", "stampedes")
+_STATES = ("size", "flights", "running", "away", "stampedes", "pending", "bursts")
 """What is so now; with the worker it is gone."""
 
 _COLUMNS = {name: column for column, name in enumerate((*_SUMS, *_STATES))}

@@ -15,6 +15,7 @@ class StrategyOption(StrEnum):
 
     CACHE_ASIDE = "cache-aside"
     WRITE_THROUGH = "write-through"
+    WRITE_BEHIND = "write-behind"
     NO_CACHE = "no-cache"
 
 
@@ -39,6 +40,9 @@ def demo(
             " its memory only; with several workers a temporary SQLite file is used."
         ),
     ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Forget what other programs change in the database, as soon as they do.")
+    ] = False,
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="How many processes serve the page, all on the same port.")
     ] = 1,
@@ -69,6 +73,7 @@ def demo(
         ttl=ttl,
         maxsize=maxsize,
         cache=cache,
+        follow=follow,
         workers=workers,
         host=host,
         port=port if port is not None else 0 if tour else _DEFAULT_PORT,

@@ -8,6 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from . import seeding
+from .following import install_feed
+from .recovery import recover
 from .rows import Row
 from .settings import Settings
 from .tour import Tour
@@ -21,6 +23,28 @@ def make_console() -> Console:
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     return console
+
+
+def prepare(console: Console, settings: Settings) -> None:
+    """Make the database ready, and say what an earlier run has left for it in journals.
+
+    Raises:
+        DemoError: the database or a journal cannot be used.
+    """
+    seed_with_progress(console, settings)
+    if settings.follow:
+        install_feed(settings)
+    if settings.strategy == "write-behind":
+        show_recovered(console, recover(settings))
+
+
+def show_recovered(console: Console, users: int) -> None:
+    """Say that there were edits in journals, if there were."""
+    if users:
+        whose = "1 user" if users == 1 else f"{users:,} users"
+        console.print(
+            f"Recovered from the journal: the last edits of {whose}, acknowledged before the demo was killed."
+        )
 
 
 def seed_with_progress(console: Console, settings: Settings) -> None:

@@ -5,6 +5,7 @@ Exception
 │   └── LineCut      the service broke a connection
 ├── DatabaseFailed   a statement failed; the cause says why, and never leaves the service
 ├── EditOvertaken    somebody else changed the same user meanwhile, in this process or in another
+├── NoJournal        a burst was asked for without write-behind; the message is the answer
 └── BadRequest       a client sent something wrong; the message is the answer
 """
 
@@ -19,6 +20,10 @@ class LineCut(DemoError):
 
 class EditOvertaken(Exception):
     """The user is not as they were when the edit was made; make it anew."""
+
+
+class NoJournal(Exception):
+    """There is no write-behind here."""
 
 
 class DatabaseFailed(Exception):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from .following import command_to_try
 from .service import ProfileService
 
 _EVERY = 0.2
@@ -26,7 +27,10 @@ class Events:
         return StreamingResponse(self._stream(), media_type="text/event-stream", headers=headers)
 
     async def _stream(self) -> AsyncIterator[str]:
-        yield "retry: 1000\n\n" + _event("settings", self._service.settings.facts())
+        settings = self._service.settings
+        yield "retry: 1000\n\n" + _event("settings", settings.facts())
+        if settings.follow:
+            yield _event("follow", {"command": command_to_try(settings.database)})
         last, silent = None, 0.0
         while not self._is_stopping():
             counters = self._service.counters()

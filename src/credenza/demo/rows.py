@@ -1,12 +1,13 @@
 """The lines of the tour's table, and how they are measured."""
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any  # decoded JSON
 
-from .client import Client, Reply
+from .client import Client, Line, Reply
 from .errors import DemoError
 
 USER = 42
@@ -66,9 +67,22 @@ class Probe:
         """Read a profile."""
         return await self.client.send("GET", f"/user?id={user_id}")
 
-    async def rename(self, name: str) -> Reply:
-        """Change the name of the tour's user."""
-        return await self.client.send("PUT", f"/user?id={USER}", {"name": name})
+    @contextlib.asynccontextmanager
+    async def renaming(self, new: str, *, back: str, line: Line | None = None) -> AsyncGenerator[Reply]:
+        """Let the tour's user have another name inside the block, which is given the answer to that.
+
+        In the end all is as before, also in the database. One worker does it all, since each may have a journal: the one at
+        the other end of `line`, or any.
+        """
+        path = f"/user?id={USER}"
+        with contextlib.ExitStack() as stack:
+            if line is None:
+                line = stack.enter_context(contextlib.closing(await self.client.line(lambda _: True)))
+            try:
+                yield await line.send("PUT", path, {"name": new})
+            finally:
+                await line.send("PUT", path, {"name": back})
+                await line.send("POST", "/settle")
 
     async def expire(self, user_id: int) -> None:
         """Have a profile forgotten."""

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from .caching import check_cache
 from .client import Client
-from .console import make_console, seed_with_progress, show_tour
+from .console import make_console, prepare, show_tour
 from .errors import DemoError
 from .population import Scale
 from .server import address_of, allow_open_files, listen, serve
@@ -30,6 +30,7 @@ def start(
     ttl: str,
     maxsize: int,
     cache: str | None,
+    follow: bool,
     workers: int,
     host: str,
     port: int,
@@ -45,6 +46,7 @@ def start(
         ttl: a duration as the library takes it.
         maxsize: how many profiles are kept.
         cache: the URL of a shared cache; None for a file of our own if there are several workers, else for none.
+        follow: forget what other programs change in the database.
         workers: how many processes serve.
         host: the address to listen on.
         port: the port, 0 for a free one.
@@ -66,6 +68,7 @@ def start(
         ttl=ttl,
         maxsize=maxsize,
         cache=cache,
+        follow=follow,
         workers=workers,
     )
     return (run if workers == 1 else run_workers)(settings, host=host, port=port, mode=mode)
@@ -85,7 +88,7 @@ def run(settings: Settings, *, host: str, port: int, mode: Mode) -> bool:
     listener = listen(host, port)  # before the seeding: whoever cannot listen need not wait
     try:
         check_cache(settings)
-        seed_with_progress(console, settings)
+        prepare(console, settings)
         service = ProfileService(settings)
     except BaseException:
         listener.close()
@@ -122,7 +125,7 @@ class _Visit:
         """Tour; tell whether to go on serving."""
         address = address_of(self._listener)
         if self._mode != "serve":
-            self.is_kept = await show_tour(self._console, Tour(Client(address)))
+            self.is_kept = await show_tour(self._console, Tour(Client(address), settings=self._service.settings))
         if self._mode != "tour":
             say_where(self._console, address)
         return self._mode != "tour"

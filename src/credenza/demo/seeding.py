@@ -160,7 +160,8 @@ def _is_ours(url: URL) -> bool:
     engine = create_engine(url, poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            tables = set(inspect(connection).get_table_names())
+            names = inspect(connection).get_table_names()
+            tables = {name for name in names if not name.startswith("credenza_")}  # those are of a change feed
             return not tables or tables == set(metadata.tables)
     except DatabaseError:
         return False

@@ -3,29 +3,37 @@
 import asyncio
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from credenza import Cache, CacheAside, Event, EventKind, NoCache, NotFound, Repository, WriteThrough
+from credenza import Cache, CacheAside, CacheError, Event, EventKind, NoCache, NotFound, Repository, WriteThrough
 
+from .behind import Edits
 from .board import Board, Seat
+from .burst import USERS, Burst, burst
 from .caching import make_cache
 from .database import Database
-from .errors import EditOvertaken
+from .errors import DemoError, EditOvertaken, NoJournal
+from .following import Following
+from .journals import is_shared, journal_of, owed_in
+from .people import Person, read_people
 from .profile import Profile
 from .settings import Settings, StrategyName
-from .source import UserSource
+from .source import BehindSource, UserSource
 
 _STRATEGIES: dict[StrategyName, CacheAside | WriteThrough | NoCache] = {
     "cache-aside": CacheAside(),
     "write-through": WriteThrough(),
+    "write-behind": WriteThrough(),  # to the journal, which `BehindSource` has above the database
     "no-cache": NoCache(),
 }
 
 _SHOWN = (
     *("hits", "misses", "joined", "shared", "loads", "failures", "evictions", "size", "flights"),
     *("queries", "running", "cancelled", "unshared", "away"),
+    *("edits", "statements", "rows", "pending", "recovered", "changes", "bursts"),
 )
+_SETTLE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +70,11 @@ class ProfileService:
             connections=settings.connections,
             on_query=lambda queries: self.seat.put("queries", queries),
         )
-        self.source = UserSource(self.database)
         self.cache: Cache[str, Profile] = make_cache(settings)
         self.cache.subscribe(self._note)
+        self.edits = self._open_journal() if settings.strategy == "write-behind" else None
+        source = UserSource(self.database)
+        self.source = source if self.edits is None else BehindSource(source, self.edits)
         self.users: Repository[int, Profile] = self.cache.repository(
             self.source, strategy=_STRATEGIES[settings.strategy], key="user:{}"
         )
@@ -72,7 +82,17 @@ class ProfileService:
             maxsize=max(settings.maxsize, 1), ttl=settings.ttl, name="unprotected"
         )
         self._edits: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._forgotten = self._unshared = 0
+        self._forgotten = self._unshared = self._changed = 0
+        self.following = Following(self.cache, settings) if settings.follow else None
+
+    def _open_journal(self) -> Edits:
+        journal = journal_of(self.settings, self.seat.worker)
+        is_counted_here = not is_shared(self.settings) or self.seat.worker == 0
+        self.seat.put("recovered", owed_in(journal) if is_counted_here else 0)
+        try:
+            return Edits(self.settings, journal, note=self.seat.put, forget=self._forget)
+        except CacheError as exc:
+            raise DemoError(str(exc)) from exc
 
     async def find(self, user_id: int) -> Found:
         """Return the profile as the strategy gives it: from memory, from somebody else's load, or from the database."""
@@ -122,11 +142,49 @@ class ProfileService:
         with self.source.expecting(current):
             await self.users.aio.put(user_id, changed)
         self.forget_unprotected()
+        if self.edits is None:  # which counts for itself
+            self._changed += 1
+            self.seat.put("edits", self._changed)
         return changed
+
+    async def burst(self, goes_on: Callable[[], bool] = lambda: True) -> Burst:
+        """Edit many users many times, and wait until the database has it; it goes on if nobody waits any more.
+
+        A fence around it all keeps the profiles out of the cache meanwhile: whoever asks sees the last edit.
+
+        Args:
+            goes_on: asked before each edit, in several threads; when it says no, there are no more.
+
+        Raises:
+            NoJournal: the strategy is another one.
+        """
+        if self.edits is None:
+            raise NoJournal("a burst needs write-behind; start the demo with --strategy write-behind")
+        people = await self.database.run(lambda connection: read_people(connection, range(1, USERS + 1)))
+        return await asyncio.to_thread(self._burst, people, self.edits, goes_on)
+
+    def _burst(self, people: list[Person], edits: Edits, goes_on: Callable[[], bool]) -> Burst:
+        owed = edits.all_owed([person.id for person in people])
+        with self.cache.writing(*(_key_of(person.id) for person in people)):
+            newest = [owed.get(person.id, person) for person in people]
+            done = burst(newest, edits, self.seat.board.total, goes_on=goes_on)
+        self.forget_unprotected()
+        return done
+
+    async def settle(self) -> None:
+        """Wait until the database has this worker's edits, and the cache has heard of all changes."""
+        if self.edits is not None:
+            await asyncio.to_thread(self.edits.flush, _SETTLE_SECONDS)
+        if self.following is not None:
+            await asyncio.to_thread(self.following.settle)
 
     async def expire(self, user_id: int) -> None:
         """Forget one profile, on all workers."""
         await self.users.aio.invalidate(user_id)
+
+    def _forget(self, user_ids: Iterable[int]) -> None:
+        """Forget profiles, from whatever thread."""
+        self.cache.invalidate(*map(_key_of, user_ids))
 
     def forget_unprotected(self) -> None:
         """Let every worker's cache without protection begin anew; it has no other way to learn of changes."""
@@ -152,6 +210,10 @@ class ProfileService:
             "running": database.running,
             "away": self.cache.health().tier == "away",
         }
+        if self.edits is not None:
+            numbers["pending"] = self.edits.pending()
+        if self.following is not None:
+            numbers["changes"] = self.following.changes
         for name, number in numbers.items():
             self.seat.put(name, number)
 
@@ -178,7 +240,13 @@ class ProfileService:
         self._unshared += event.kind is EventKind.UNSHARED
 
     def close(self) -> None:
-        """Close the caches and the database."""
+        """Deliver what is in the journal, then close the caches and the database."""
+        if self.edits is not None:
+            self.edits.close()
         self.cache.close()
         self.unprotected.close()
         self.database.close()
+
+
+def _key_of(user_id: int) -> str:
+    return f"user:{user_id}"

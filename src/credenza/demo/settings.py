@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from .errors import DemoError
 from .population import Scale
 
-StrategyName = Literal["cache-aside", "write-through", "no-cache"]
+StrategyName = Literal["cache-aside", "write-through", "write-behind", "no-cache"]
 
 _SHARED_CACHES = {
     "sqlite": "SQLite file",
@@ -43,6 +43,7 @@ class Settings:
         cache: the URL of the cache that they share, None if there is none.
         max_staleness: for how many seconds a worker may trust its memory without hearing from the shared cache; an edit
             waits that long before it commits.
+        follow: whether to forget what other programs change in the database.
         tier_timeout: for how many seconds a request waits for the shared cache. It is longer than the library's default,
             since a stampede keeps the event loop of a worker busy for longer than that.
     """
@@ -56,6 +57,7 @@ class Settings:
     connections: int = 8
     workers: int = 1
     cache: str | None = None
+    follow: bool = False
     max_staleness: float = 0.25
     tier_timeout: float = 2.0
 
@@ -70,6 +72,11 @@ class Settings:
         }
         if self.cache is not None:  # of the URL no more than that, it may hold a password
             facts["shared cache"] = _SHARED_CACHES.get(urlsplit(self.cache).scheme.lower(), "another")
+        if self.strategy == "write-behind":
+            is_server = self.cache is not None and not self.cache.lower().startswith("sqlite:")
+            facts["journal"] = "on the server" if is_server else "SQLite file"
+        if self.follow:
+            facts["follows"] = "the database"
         if self.workers > 1:
             facts["workers"] = str(self.workers)
         return facts
@@ -82,7 +89,7 @@ def database_url(text: str | None, scale: Scale) -> URL:
         DemoError: it is not a URL of a database that the demo knows.
     """
     if text is None:
-        return URL.create("sqlite", database=str(_cache_folder() / f"demo-{scale.users}.db"))
+        return URL.create("sqlite", database=str(cache_folder() / f"demo-{scale.users}.db"))
     try:
         url = make_url(text)
     except ArgumentError as exc:
@@ -96,8 +103,8 @@ def database_url(text: str | None, scale: Scale) -> URL:
     return url
 
 
-def _cache_folder() -> Path:
-    """Where caches belong: $XDG_CACHE_HOME, else ~/.cache, else, without a home, the temporary folder."""
+def cache_folder() -> Path:
+    """Return where caches belong: $XDG_CACHE_HOME, else ~/.cache, else, without a home, the temporary folder."""
     chosen = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(chosen):  # the specification wants relative ones ignored
         return Path(chosen) / "credenza"

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from .caching import check_cache
 from .client import Client
-from .console import make_console, seed_with_progress, show_tour
+from .console import make_console, prepare, show_tour
 from .seeding import SCHEMA, open_engine
 from .server import address_of, allow_open_files, listen_for
 from .settings import Settings
@@ -46,11 +46,11 @@ def run_workers(settings: Settings, *, host: str, port: int, mode: Mode) -> bool
             own_cache = stack.enter_context(_own_cache(console))
             settings = replace(settings, cache=f"sqlite:///{quote(own_cache.as_posix())}")
         check_cache(settings)
-        seed_with_progress(console, settings)
+        prepare(console, settings)
         workers = stack.enter_context(Workers(settings, listeners, lambda message: console.print(escape(message))))
         address = address_of(listeners[0])
         if mode != "serve":
-            tour = Tour(Client(address), control=Hand(workers, settings, own_cache))
+            tour = Tour(Client(address), control=Hand(workers, settings, own_cache), settings=settings)
             is_kept = asyncio.run(show_tour(console, tour))
         if mode != "tour":
             say_where(console, address)

@@ -2,11 +2,14 @@
 
 import contextlib
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 
 from sqlalchemy import Connection, delete, or_, select, update
 
+from .behind import Edits
 from .database import Database
 from .errors import EditOvertaken
+from .people import Person
 from .profile import Profile, read_profile
 from .schema import follows, likes, posts, users
 
@@ -55,6 +58,38 @@ class UserSource:
     async def delete(self, key: int, /) -> None:
         """Remove the user with everything that is theirs."""
         await self._database.run(lambda connection: _delete_user(connection, key))
+
+
+class BehindSource:
+    """The same with a journal above the database: an `AsyncSource[int, Profile]`.
+
+    Args:
+        source: what the database has.
+        edits: what it will have.
+    """
+
+    def __init__(self, source: UserSource, edits: Edits) -> None:
+        self._source = source
+        self._edits = edits
+
+    async def load(self, key: int, /) -> Profile | None:
+        """Run the profile query, and show the last edit, which the database may not have yet."""
+        # First the edit: one that the database takes between the two is shown by either, and not missed by both.
+        edit = await self._edits.owed(key)
+        profile = await self._source.load(key)
+        return profile if profile is None or edit is None else edit.shown_in(profile)
+
+    def expecting(self, profile: Profile) -> AbstractContextManager[None]:
+        """Expect nothing of the database, which is written later."""
+        return contextlib.nullcontext()
+
+    async def store(self, key: int, value: Profile, /) -> None:
+        """Have the journal take the edit."""
+        await self._edits.write(Person.of(value))
+
+    async def delete(self, key: int, /) -> None:
+        """Remove the user with everything that is theirs."""
+        await self._source.delete(key)
 
 
 def _delete_user(connection: Connection, user_id: int) -> None:

@@ -1,14 +1,13 @@
 """Keeps several workers running: processes that serve one port."""
 
-import contextlib
 import multiprocessing
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +15,7 @@ from typing import Any, Self
 from .board import Board, cells_of
 from .errors import DemoError
 from .settings import Settings
+from .spawning import without_ctrl_c
 from .worker import work
 
 _POLL = 0.1
@@ -133,7 +133,7 @@ class Workers:
             name=f"worker-{number + 1}",
             daemon=True,
         )
-        with _without_ctrl_c():
+        with without_ctrl_c():
             process.start()
         their_line.close()  # only the worker has it now, so that either sees the other's end
         return _Worker(number, process, line, failed_starts=failed_starts)
@@ -180,20 +180,6 @@ class Workers:
         for worker in self._workers:
             _end_process(worker.process, ends)
         self._workers = []
-
-
-@contextlib.contextmanager
-def _without_ctrl_c() -> Generator[None]:
-    """Let what is started inside never see Ctrl+C, not even before its first line of ours has run."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # its own start would lift the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_process(process: SpawnProcess, ends: float) -> None:

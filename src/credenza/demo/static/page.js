@@ -7,6 +7,7 @@ const HISTORY = 32;
 const SLOWEST = 1000; // ms: the top of the logarithmic scale
 
 let current = null;
+let shows = 0; // how many profiles were asked for: only the last one is shown
 
 // ---------------------------------------------------------------- small parts
 const milliseconds = (ms) => {
@@ -14,7 +15,7 @@ const milliseconds = (ms) => {
   if (ms >= 1000) return `${(ms / 1000).toFixed(2)} s`;
   return `${ms < 10 ? ms.toFixed(ms < 1 ? 2 : 1) : Math.round(ms)} ms`;
 };
-const initials = (name) => name.split(/\s+/).map((word) => word[0]).filter((_, i, all) => i === 0 || i === all.length - 1).join("").toUpperCase();
+const initials = (name) => name.split(/\s+/).filter((word, i) => i === 0 || !/^\d+$/.test(word)).map((word) => word[0]).filter((_, i, all) => i === 0 || i === all.length - 1).join("").toUpperCase();
 const hue = (id) => (id * 137.5) % 360; // the golden angle: neighbours differ
 const day = (iso) => new Date(`${iso}T12:00:00`).toLocaleDateString("en", { year: "numeric", month: "short", day: "numeric" });
 
@@ -59,7 +60,7 @@ const REASONS = {
   bypass: () => "Straight from the database: nothing was kept.",
 };
 
-function showAnswer(answer) {
+function showAnswer(answer, cause = "") {
   const total = (answer.cache ?? 0) + (answer.database ?? 0);
   const [number, unit] = milliseconds(answer.cache === null ? answer.browser : total).split(" ");
   byId("time").textContent = number;
@@ -71,7 +72,7 @@ function showAnswer(answer) {
   byId("in-database").textContent = answer.database ? milliseconds(answer.database) : "not asked";
   byId("in-browser").textContent = milliseconds(answer.browser);
   const reason = REASONS[answer.status]?.(answer) ?? "";
-  byId("why").textContent = answer.ok ? reason : `${answer.code}: ${answer.body.error}.${["hit", "shared"].includes(answer.status) ? " Remembered: the database was not asked again." : ""}`;
+  byId("why").textContent = answer.ok ? cause + reason : `${answer.code}: ${answer.body.error}.${["hit", "shared"].includes(answer.status) ? " Remembered: the database was not asked again." : ""}`;
   remember(total || answer.browser, answer.status ?? "error");
 }
 
@@ -89,6 +90,7 @@ function remember(ms, status) {
 function showProfile(user) {
   current = user;
   byId("name").textContent = user.name;
+  showCommand();
   byId("bio").textContent = user.bio;
   byId("about").textContent = `${user.city} · ${user.email} · since ${day(user.joined)}`;
   byId("avatar").textContent = initials(user.name);
@@ -111,10 +113,12 @@ function showProfile(user) {
 }
 
 async function show(id) {
+  const mine = ++shows;
   byId("profile").ariaBusy = "true";
   byId("user-id").value = id;
   try {
     const answer = await ask(id);
+    if (mine !== shows) return;
     showAnswer(answer);
     if (answer.ok) {
       showProfile(answer.body);
@@ -123,7 +127,62 @@ async function show(id) {
   } catch {
     byId("why").textContent = "The service does not answer. Is it still running?";
   } finally {
-    byId("profile").ariaBusy = "false";
+    if (mine === shows) byId("profile").ariaBusy = "false";
+  }
+}
+
+// ---------------------------------------------------------------- what others change
+const news = { heard: null, shown: null, inBurst: false }; // how many edits and changes were heard of, and are shown
+let refreshing = false;
+
+/** Asks again as long as there is news: somebody has edited somebody. In a burst once a second is enough. */
+async function refresh() {
+  if (refreshing || !current) return;
+  refreshing = true;
+  try {
+    while (news.heard !== news.shown) {
+      const { heard, inBurst } = news;
+      await refreshOnce(inBurst);
+      news.shown = heard;
+      if (inBurst) await new Promise((done) => { setTimeout(done, 1000); });
+    }
+  } catch {
+    // The line is down; the counters come back when it is up again, and so does this.
+  } finally {
+    refreshing = false;
+  }
+}
+
+async function refreshOnce(inBurst) {
+  const mine = shows;
+  const answer = await ask(current.id);
+  if (mine !== shows || !answer.ok || JSON.stringify(answer.body) === JSON.stringify(current)) return;
+  if (!inBurst) showAnswer(answer, "Somebody has changed this user, so the page asked again. ");
+  showProfile(answer.body);
+  byId("name").dataset.changed = "";
+}
+
+function hear(counters) {
+  news.heard = counters.edits + counters.changes;
+  news.inBurst = counters.bursts > 0;
+  news.shown ??= news.heard;
+  refresh();
+}
+
+const command = { text: null };
+
+function showCommand() {
+  if (command.text) byId("command").textContent = command.text.replace("{id}", current?.id ?? 42);
+}
+
+async function copyCommand() {
+  const place = byId("command");
+  try {
+    await navigator.clipboard.writeText(place.textContent);
+    byId("copy").textContent = "Copied";
+    setTimeout(() => { byId("copy").textContent = "Copy"; }, 1500);
+  } catch { // not allowed here: it is marked, for the keyboard
+    getSelection().selectAllChildren(place);
   }
 }
 
@@ -208,9 +267,52 @@ async function stampede() {
   }
 }
 
+// ---------------------------------------------------------------- burst
+const BURST = 10000;
+const writes = Object.fromEntries([...document.querySelectorAll("[data-write]")].map((figure) => [figure.dataset.write, {
+  count: figure.querySelector("strong"), bar: figure.querySelector(".bar i"),
+}]));
+let bursting = null; // the counters when it began, and when that was
+let counted = null; // the last counters
+
+function showWrites(statements, edits, seconds) {
+  for (const [side, count] of [["behind", statements], ["through", edits]]) {
+    writes[side].count.textContent = whole.format(count);
+    writes[side].bar.style.width = count ? `max(3px, ${Math.min(count / BURST, 1) * 100}%)` : "0";
+  }
+  byId("burst-seconds").textContent = milliseconds(seconds * 1000);
+}
+
+async function burst() {
+  const button = byId("burst");
+  button.disabled = true;
+  byId("burst-verdict").textContent = "";
+  bursting = { from: counted, started: performance.now() };
+  showWrites(0, 0, 0);
+  try {
+    const response = await fetch("/burst", { method: "POST" });
+    const result = await response.json();
+    bursting = null;
+    if (!response.ok) throw new Error(result.error);
+    showWrites(result.statements, result.edits, result.seconds);
+    byId("burst-verdict").textContent = `${whole.format(result.edits)} edits were acknowledged in ${milliseconds(result.acknowledged_seconds * 1000)}, `
+      + `and the database has them after ${milliseconds(result.seconds * 1000)}: ${whole.format(result.statements)} statements with ${whole.format(result.rows)} rows.`;
+  } catch (error) {
+    byId("burst-verdict").textContent = `The burst did not finish: ${error.message}.`;
+  } finally {
+    bursting = null;
+    button.disabled = false;
+  }
+}
+
+function showRecovered(users) {
+  byId("recovered").textContent = users ? `Recovered from the journal: the last edits of ${users === 1 ? "1 user" : `${whole.format(users)} users`}, acknowledged before the demo was killed.` : "";
+}
+
 // ---------------------------------------------------------------- counters
 function showSettings(settings) {
   const root = document.documentElement.dataset;
+  root.strategy = settings.strategy;
   if (settings.workers) root.workers = settings.workers;
   if (settings["shared cache"]) root.shared = "";
   byId("sum").textContent = `summed over ${settings.workers} workers`;
@@ -232,6 +334,8 @@ function showAway(count) {
 
 function showCounters(counters) {
   showAway(counters.away);
+  showRecovered(counters.recovered);
+  hear(counters);
   for (const place of document.querySelectorAll("[data-counter]")) {
     const value = counters[place.dataset.counter];
     if (place.dataset.counter === "hit_ratio") place.textContent = counters.requests ? `${(value * 100).toFixed(1)} %` : "–";
@@ -243,12 +347,19 @@ function showCounters(counters) {
     showQueries(running.side, counters.queries - running.from);
     running.side.dots.reach(counters.queries - running.from);
   }
+  if (bursting?.from) showWrites(counters.statements - bursting.from.statements, counters.edits - bursting.from.edits, (performance.now() - bursting.started) / 1000);
+  counted = counters;
 }
 
 function listen() {
   const events = new EventSource("/events");
   const pulse = (on, word) => Object.assign(byId("pulse"), { textContent: word }).dataset.on = String(on);
   events.addEventListener("settings", (event) => showSettings(JSON.parse(event.data)));
+  events.addEventListener("follow", (event) => {
+    document.documentElement.dataset.follows = "";
+    Object.assign(command, { text: JSON.parse(event.data).command });
+    showCommand();
+  });
   events.addEventListener("counters", (event) => { pulse(true, "connected"); showCounters(JSON.parse(event.data)); });
   events.addEventListener("error", () => pulse(false, "reconnecting"));
 }
@@ -271,6 +382,9 @@ byId("goto").addEventListener("submit", (event) => { event.preventDefault(); sho
 byId("editor-form").addEventListener("submit", save);
 byId("cancel").addEventListener("click", () => byId("editor").close());
 byId("stampede").addEventListener("click", stampede);
+byId("burst").addEventListener("click", burst);
+byId("copy").addEventListener("click", copyCommand);
+byId("name").addEventListener("animationend", () => { delete byId("name").dataset.changed; });
 
 listen();
 show(new URLSearchParams(location.search).get("id") ?? 42);
