@@ -155,7 +155,7 @@ class _Records(Generic[K, V]):
         if isinstance(self.strategy, NoCache):
             self.engine.state.bypasses += len(unique)
         values = over(pending, {by_key[key]: value for key, value in found.items() if value is not None})
-        return {key: values[key] for key in unique if key in values}
+        return {key: values[key] for key in unique if values.get(key) is not None}
 
     def _load_many(self, by_key: Mapping[Hashable, K], keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         load_many = self.source.load_many if self.backlog is None else self.backlog.load_many

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -11,18 +12,22 @@ from typing import Any, cast
 from .codec import Codec
 from .durations import Duration, nanoseconds_of
 from .engine import Engine, timeout_ns_of
-from .errors import ConfigurationError, DeadlockError, JournalError, NotFound
+from .errors import ConfigurationError, DeadlockError, JournalError, NotFound, TierError
 from .flow.behind import Behind, Terms, over, put
 from .flow.delivery import Delivery, is_about_source
+from .flow.invalidate import names_of, owe
 from .journal.urls import open_journal
 from .runtime.base import Runtime, block
-from .runtime.deliverer import Deliverer, DrainReport, SourceCalls
+from .runtime.deliverer import Deliverer, DrainReport
+from .runtime.sourcecalls import SourceCalls
 from .sentinel import DELETED
 from .strategies import WriteBehind
 
 _log = logging.getLogger("credenza")
 
 _FLUSH_LOOK_NS = 200_000_000
+_STOP_NS = 1_000_000_000
+"""How long `close` waits for a batch that is under way; then the journal is closed at its end."""
 
 
 class Backlog:
@@ -57,15 +62,28 @@ class Backlog:
         self._key_of = key_of
         self._is_async = is_async
         self._close_ns = nanoseconds_of(strategy.close_timeout, name="close_timeout")
-        self._is_closed = False
+        self._is_closing = False
+        self._report: DrainReport | None = None  # of `close`
         codec = strategy.codec or Codec()
         typed = codec.of(annotation)
         terms = _terms(strategy)
         journal = self.journal = open_journal(
             strategy.journal, durability=strategy.durability, max_pending=strategy.max_pending
         )
+        self.where = strategy.journal
+        if any(isinstance(other, Backlog) and other.where == self.where for other in tuple(engine.backlogs)):
+            if journal is not self.where:
+                journal.close()
+            raise ConfigurationError(
+                "another repository of this cache has this journal, and each would write the other's records to its source; "
+                "give each one a journal of its own, on a server by ?namespace="
+            )
         self.behind = Behind(engine.state, journal, typed, terms, key_of, self._forget, self._forget_soon)
         self._calls = SourceCalls(is_async=is_async)
+        self.behind.is_in_source = self._calls.is_calling
+        if is_async:
+            with contextlib.suppress(RuntimeError):  # made before there is a loop: the first use tells
+                self._note_loop()
         forgets = engine.state.shared is not None and not journal.is_shared
         delivery = Delivery(self.behind, source, self._calls, forgets=forgets)
         self._deliverer = Deliverer(
@@ -76,7 +94,11 @@ class Backlog:
             batch_size=terms.batch_size,
             max_delay_ns=terms.max_delay_ns,
         )
-        self._deliverer.start()
+        try:
+            self._deliverer.start()
+        except BaseException:  # no thread can be started
+            journal.close()
+            raise
         engine.backlogs.add(self)
 
     # Reading ----------------------------------------------------------------------------------------------------------
@@ -128,6 +150,8 @@ class Backlog:
         """Return when the journal has the write; `DELETED` deletes."""
         if self._is_async:
             self._note_loop()
+        if self._is_closing:
+            raise JournalError("the repository was closed; make a new one")
         await put(self.behind, run, key, value)
         self._deliverer.start()
 
@@ -143,9 +167,13 @@ class Backlog:
 
     def _forget(self, keys: Iterable[Any]) -> None:  # Any: as above
         """Invalidate records everywhere, from whatever thread this happens in."""
-        engine = self._engine
-        if not engine.state.is_closed:
-            block(engine.invalidate(engine.threads, tuple(map(self._key_of, keys))))
+        engine, cache_keys = self._engine, tuple(map(self._key_of, keys))
+        if engine.state.is_closed:
+            return
+        try:
+            block(engine.invalidate(engine.threads, cache_keys))
+        except TierError:  # under on_fence_failure="raise"; nobody is there to be told
+            owe(engine.state, names_of(engine.state, cache_keys), ())
 
     # Ending -----------------------------------------------------------------------------------------------------------
 
@@ -155,6 +183,10 @@ class Backlog:
             raise DeadlockError(
                 "flush would block the event loop that the async source needs; use repository.aio.flush"
             )
+        if self._calls.is_calling():
+            raise DeadlockError("a source that takes a batch cannot wait for itself to have taken it")
+        if self._is_async and run is self._engine.threads and not self._calls.may_call():
+            raise DeadlockError("no event loop runs that the async source could use; use repository.aio.flush")
         return await self._drain(run, timeout_ns_of(timeout))
 
     async def _drain(self, run: Runtime, timeout_ns: int | None) -> DrainReport:
@@ -188,25 +220,31 @@ class Backlog:
         status = self.journal.status()
         return DrainReport(status.pending, status.dead)
 
+    def _left(self) -> int:
+        try:
+            return self.journal.count()
+        except JournalError:  # somebody has closed it
+            return 0
+
     async def close(self, run: Runtime, timeout: Duration | None) -> DrainReport:
         """Write to the source what is pending, within the time; then close the journal, which keeps the rest."""
-        if self._is_closed:
-            return DrainReport(0, 0)
-        self._is_closed = True
+        if self._is_closing:
+            return self._report if self._report is not None else DrainReport(self._left(), 0)
+        self._is_closing = True
         timeout_ns = self._close_ns if timeout is None else nanoseconds_of(timeout, name="timeout")
         if self._is_async and (
             self._would_block_source(run) or not (run is self._engine.tasks or self._calls.may_call())
         ):
             timeout_ns = 0  # nobody runs the loop that the source needs
         try:
-            report = await self._drain(run, timeout_ns)
+            report = self._report = await self._drain(run, timeout_ns)
         except JournalError as error:
             _log.error("a journal cannot be drained: %s", error)  # it says what to do
-            report = DrainReport(self.journal.count(), 0)
+            report = self._report = DrainReport(self._left(), 0)
         finally:
-            self._deliverer.stop()
-            self.journal.close()
             self._engine.backlogs.discard(self)
+            self._deliverer.stop()
+            await run.join(self._deliverer.ended, None, _STOP_NS)
         if not report:
             _log.warning(
                 "a journal was closed with %d pending writes; they are delivered after the next start", report.pending

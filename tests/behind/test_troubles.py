@@ -13,7 +13,7 @@ import pytest
 from tests.behind.conftest import Desk, StagedSource
 from tests.support.waiting import until, wait_until
 
-from credenza import Cache, DeadlockError, JournalError, JournalInUse, WriteBehind
+from credenza import Cache, ConfigurationError, DeadlockError, JournalError, JournalInUse, WriteBehind
 from credenza.journal.base import Journal, Receipt
 from credenza.testing import AsyncDictSource, DictJournal, DictTier
 
@@ -254,3 +254,119 @@ def test_threads_that_write_one_key_leave_the_last_write(open_journal: Callable[
         cache.clear()
         assert {key: users.get(key) for key in range(5)} == last == source.records
     assert all(value[1] >= 95 for value in last.values())
+
+
+# Sources that surprise ------------------------------------------------------------------------------------------------
+
+
+def test_second_repository_on_one_journal_is_refused(tmp_path: Path) -> None:
+    """Each would write the other's records to its source."""
+    journal = DictJournal()
+    with Cache() as cache:
+        users = cache.repository(StagedSource(), strategy=WriteBehind(journal), key="user:{}")
+        with pytest.raises(ConfigurationError, match="a journal of its own"):
+            cache.repository(StagedSource(), strategy=WriteBehind(journal), key="order:{}")
+        users.put(1, "value")
+
+
+def test_coroutine_of_a_plain_source_is_not_taken_for_a_write() -> None:
+    """`load` is plain and `store_many` is not: nothing was written, so nothing is struck off."""
+
+    class Mixed(StagedSource):
+        async def store_many(self, records: Any, /) -> None:  # type: ignore[override]  # that is the mistake
+            raise AssertionError
+
+    with Cache() as cache:
+        strategy = WriteBehind(DictJournal(), max_delay=0, close_timeout=0, backoff=0.001)
+        users = cache.repository(Mixed(), strategy=strategy)
+        users.put(1, "value")
+        assert not users.flush(timeout=0.2)
+        assert users.journal.count() == 1
+        assert users.journal.dead() == []
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_source_that_raises_what_ends_threads_ends_none(error: type[BaseException]) -> None:
+    """It is a refusal as any other: the write is a dead letter in the end, and the next one is delivered."""
+
+    class Leaving(StagedSource):
+        def store_many(self, records: Any, /) -> None:
+            if 1 in records:
+                raise error
+            super().store_many(records)
+
+    source = Leaving()
+    with Cache() as cache:
+        strategy = WriteBehind(DictJournal(), max_delay=0, backoff=0.001, max_failures=2)
+        users = cache.repository(source, strategy=strategy)
+        users.put(1, "value")
+        users.put(2, "value")
+        assert users.flush(timeout=10)
+        assert [letter.error for letter in users.journal.dead()] == ["RuntimeError"]
+    assert source.records == {2: "value"}
+
+
+def test_journal_is_in_use_as_long_as_a_batch_is_under_way(tmp_path: Path) -> None:
+    """1. A batch hangs in the source. 2. The cache is closed. 3. The next owner must not overtake the batch."""
+    path, source = tmp_path / "writes.journal", StagedSource()
+    source.gate.clear()
+    cache: Cache[Any, Any] = Cache()
+    users = cache.repository(source, strategy=WriteBehind(path, max_delay=0, close_timeout=0))
+    users.put(1, "old")
+    assert source.arrived.wait(10)
+    cache.close()
+    with Cache() as later:
+        with pytest.raises(JournalInUse):
+            later.repository(source, strategy=WriteBehind(path))
+        source.gate.set()
+
+        def opened() -> Any:
+            try:
+                return later.repository(source, strategy=WriteBehind(path, max_delay=0))
+            except JournalInUse:
+                return None
+
+        found: list[Any] = []
+        wait_until(lambda: found.append(opened()) or found[-1], "the journal to be let go of")
+        found[-1].put(1, "new")
+        assert found[-1].flush(timeout=10)
+    assert source.records == {1: "new"}
+
+
+def test_source_cannot_wait_for_its_own_delivery() -> None:
+    """`flush`, or a put into the full journal, from within `store_many` would never end (L7)."""
+    caught: list[type[Exception]] = []
+
+    class Selfish(StagedSource):
+        def store_many(self, records: Any, /) -> None:
+            for call in (users.flush, lambda: users.put("other", 1)):
+                try:
+                    call()
+                except DeadlockError as error:
+                    caught.append(type(error))
+            super().store_many(records)
+
+    with Cache() as cache:
+        users = cache.repository(Selfish(), strategy=WriteBehind(DictJournal(max_pending=1), max_delay=0))
+        users.put(1, "value")
+        assert users.flush(timeout=10)
+    assert caught == [DeadlockError] * 2
+
+
+def test_is_away_that_raises_stops_no_delivery(caplog: pytest.LogCaptureFixture) -> None:
+    """A fault in the user's function is logged, and the drivers' rule is taken instead."""
+    source = StagedSource()
+    source.poison = {1: ValueError()}
+
+    def is_away(error: Exception) -> bool:
+        raise ZeroDivisionError
+
+    with Cache() as cache:
+        strategy = WriteBehind(DictJournal(), max_delay=0, backoff=0.001, max_failures=1, is_away=is_away)
+        users = cache.repository(source, strategy=strategy)
+        users.put(1, "value")
+        users.put(2, "value")
+        assert users.flush(timeout=10)
+        assert len(users.journal.dead()) == 1
+    assert source.records == {2: "value"}
+    assert "is_away failed on ValueError" in caplog.text

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ..codec import FOREVER, TypedCodec, Unencodable, Unreadable
 from ..durations import NANOSECONDS
-from ..errors import JournalError, JournalFull, UsageError, copy_exception
+from ..errors import DeadlockError, JournalError, JournalFull, UsageError, copy_exception
 from ..events import EventKind
 from ..journal.base import Entry, Journal, Receipt
 from ..runtime.base import Waiter
@@ -52,10 +52,22 @@ class Behind:
         forget_soon: has it done, without blocking.
 
     Attributes:
+        is_in_source: tells whether the caller is the source, on its way of taking a batch.
         waiting: writers that wait for room; for their sake nothing is delayed.
     """
 
-    __slots__ = ("_cache_key_of", "_names", "_typed", "forget", "forget_soon", "journal", "state", "terms", "waiting")
+    __slots__ = (
+        "_cache_key_of",
+        "_names",
+        "_typed",
+        "forget",
+        "forget_soon",
+        "is_in_source",
+        "journal",
+        "state",
+        "terms",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -73,6 +85,7 @@ class Behind:
         self._cache_key_of = cache_key_of
         self.forget = forget
         self.forget_soon = forget_soon
+        self.is_in_source: Callable[[], bool] = lambda: False
         self.waiting: set[object] = set()
         self._names = Names("k")
         self._typed = typed
@@ -117,9 +130,12 @@ class Behind:
         return DELETED if packed is None else self._typed.unpack(name, packed, 0).value
 
     def differs(self, key: Any, value: Any) -> bool:  # Any: of any type
-        """Tell whether memory has another value of the record."""
-        with self.state.lock:
-            entry = self.state.table.find(self._cache_key_of(key))
+        """Tell whether memory has another value of the record, or may be about to get one."""
+        cache_key, state = self._cache_key_of(key), self.state
+        with state.lock:
+            if cache_key in state.flights or cache_key in state.looks:
+                return True  # it may have begun before a dead letter was retried, and bring what the source held then
+            entry = state.table.find(cache_key)
             cached = MISSING if entry is None else entry.value
         if cached is MISSING:
             return False
@@ -165,6 +181,8 @@ async def _append_when_there_is_room(behind: Behind, run: Waiter, entry: Entry) 
     terms, journal, clock_ns = behind.terms, behind.journal, behind.state.clock_ns
     if terms.raises_when_full:
         raise JournalFull("the journal is full: the source does not take writes as fast as they come")
+    if behind.is_in_source():
+        raise DeadlockError("the journal is full, and a source that takes a batch cannot wait for itself to make room")
     began_ns, writer = clock_ns(), object()
     behind.waiting.add(writer)
     journal.wake()

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from ..codec import Unreadable
-from ..errors import ConfigurationError, JournalError, NotFound
+from ..errors import ConfigurationError, NotFound
 from ..events import EventKind
 from ..journal.base import Pending
 from ..sentinel import DELETED, MISSING
@@ -132,12 +132,9 @@ class Delivery:
             )
             self._behind.state.events.emit(EventKind.SOURCE_LOST, MISSING, kind)
 
-    async def _apply(self, taken: Sequence[Taken]) -> None:
+    async def _apply(self, taken: Sequence[Taken], identity: str) -> None:
         """Have the source take writes of different records, all of them or, where it is not transactional, perhaps some."""
         source, changes = self._source, [change for _, change in taken]
-        identity = self._behind.journal.identity_of(
-            [pending for pending, _ in taken]
-        )  # raises if it is not ours to deliver
         if self._applies:
             batch = WriteBatch(identity, changes)
             await self._perform(lambda: source.apply(batch))
@@ -162,12 +159,12 @@ class Delivery:
         return place if isinstance(place, int) else None
 
     def _done(self, taken: Sequence[Taken]) -> None:
+        stale = [change.key for _, change in taken if self._forgets or self._behind.differs(change.key, change.value)]
+        if stale:  # while they are still pending: else a read would find neither them nor what the source has now
+            self._behind.forget(stale)
         self._behind.journal.settle([pending for pending, _ in taken])
         self._suspects.clear_of([pending.key for pending, _ in taken])
         self.delivered += len(taken)
-        stale = [change.key for _, change in taken if self._forgets or self._behind.differs(change.key, change.value)]
-        if stale:
-            self._behind.forget(stale)
 
 
 class Suspects:
@@ -213,7 +210,7 @@ class _Round:
         self,
         behind: Behind,
         suspects: Suspects,
-        apply: Callable[[Sequence[Taken]], Awaitable[None]],
+        apply: Callable[[Sequence[Taken], str], Awaitable[None]],
         done: Callable[[Sequence[Taken]], None],
         last_place: Callable[[Pending], Awaitable[int | None]] | None,
     ) -> None:
@@ -242,12 +239,13 @@ class _Round:
             await self._deliver(readable)
 
     async def _deliver(self, part: Sequence[Taken]) -> None:
+        identity = self._behind.journal.identity_of(
+            [pending for pending, _ in part]
+        )  # raises if it is not ours any more
         try:
-            await self._apply(part)
-        except JournalError:
-            raise
+            await self._apply(part, identity)
         except Exception as error:
-            is_away = self._behind.terms.is_away(error)
+            is_away = self._is_away(error)
             if len(part) == 1:
                 if not await self._has_applied(part[0], error, is_away=is_away):
                     self._refuse(*part[0], error, is_away=is_away)
@@ -259,6 +257,13 @@ class _Round:
         else:
             self.is_up, self._refusals = True, 0
             self._done(part)
+
+    def _is_away(self, error: Exception) -> bool:
+        try:
+            return self._behind.terms.is_away(error)
+        except Exception:  # the user's function
+            _log.exception("is_away failed on %s", type(error).__qualname__)
+            return is_about_source(error)
 
     async def _has_applied(self, taken: Taken, error: Exception, *, is_away: bool) -> bool:
         """Tell whether the source has applied a write although it raised; settle it then.

@@ -49,21 +49,26 @@ class GroupWriter(Generic[J]):
             if self._thread is None:
                 self._thread = self._started()
             self._queue.append(job)
-            is_resting, self._is_resting = self._is_resting, False
-        if is_resting:
-            self._bell.release()
+            self._ring()
         return True
+
+    def is_here(self) -> bool:
+        """Tell whether the caller runs in the thread, and must not wait for it."""
+        return self._thread is threading.current_thread()
 
     def close(self) -> None:
         """Take no more jobs, and return when all that were taken are done."""
         with self._lock:
             self._is_closed = True
             thread = self._thread
-            is_resting, self._is_resting = self._is_resting, False
-        if is_resting:
-            self._bell.release()
+            self._ring()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+
+    def _ring(self) -> None:
+        """Wake the thread, with the lock held. An interrupt between any two steps leaves a bell that the next one rings."""
+        if self._is_resting and self._bell.locked():
+            self._bell.release()
 
     def _started(self) -> threading.Thread:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -74,10 +79,9 @@ class GroupWriter(Generic[J]):
         while True:
             with self._lock:
                 group, self._queue = self._queue, []
-                if not group:
-                    if self._is_closed:
-                        return
-                    self._is_resting = True
+                if not group and self._is_closed:
+                    return
+                self._is_resting = not group
             if not group:
                 self._bell.acquire()
                 continue

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import JournalError
 from ..flight import Signal
 from ..journal.base import Journal
 from .base import block
+from .sourcecalls import SourceCalls
 
 _log = logging.getLogger("credenza")
 
@@ -57,41 +58,6 @@ class Delivery(Protocol):
         ...
 
 
-class SourceCalls:
-    """Calls the methods of a source from the delivering thread.
-
-    Attributes:
-        loop: where an async source lives, None as long as nobody has used it.
-    """
-
-    __slots__ = ("_is_async", "loop")
-
-    def __init__(self, *, is_async: bool) -> None:
-        self._is_async = is_async
-        self.loop: asyncio.AbstractEventLoop | None = None
-
-    def may_call(self) -> bool:
-        """Tell whether the source can be called at all: an async one needs the event loop of those who use it."""
-        return not self._is_async or (self.loop is not None and self.loop.is_running())
-
-    async def __call__(self, action: Callable[[], Any]) -> Any:  # Any: what the source returns
-        """Call it, and wait for what it returns."""
-        if not self._is_async:
-            return action()
-        loop = self.loop
-        if loop is None or not loop.is_running():
-            raise ConnectionError("the event loop of the async source does not run")
-        future = asyncio.run_coroutine_threadsafe(_awaited(action), loop)
-        while True:
-            try:
-                return future.result(_GLANCE_SECONDS)
-            except TimeoutError:
-                if future.done():
-                    raise
-                if not loop.is_running():
-                    raise ConnectionError("the event loop of the async source has stopped") from None
-
-
 class Deliverer:
     """Delivers in a daemon thread, from `start` until it is stopped. Thread-safe.
 
@@ -127,6 +93,7 @@ class Deliverer:
         self._thread: threading.Thread | None = None
         self._flushes = 0
         self._round = Signal()
+        self.ended = Signal()
         self._rest = threading.Event()
         self.is_delivering = False
         self._is_closing = self._has_failed = False
@@ -139,8 +106,9 @@ class Deliverer:
             return
         with self._lock:
             if self._thread is None and not self._is_closing:
-                self._thread = threading.Thread(target=self._run, name="credenza-deliverer", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="credenza-deliverer", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def hurry(self) -> None:
         """Have it deliver what is pending now, whatever the delays."""
@@ -159,24 +127,36 @@ class Deliverer:
             return self._round
 
     def stop(self) -> None:
-        """End the thread after the batch that is under way, if that takes no longer than a second."""
+        """End the thread after the batch that is under way; `ended` is set then.
+
+        The journal is closed at that moment, and not before: as long as a batch is under way nobody else may deliver.
+        """
         self._is_closing = True
         self._awake()
         with self._lock:
             thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(1.0)
+        if thread is None:
+            self._journal.close()
+            self.ended.set()
 
     def _awake(self) -> None:
         self._rest.set()
-        self._journal.wake()
+        with contextlib.suppress(JournalError):  # somebody has closed it
+            self._journal.wake()
 
     def _run(self) -> None:
+        try:
+            self._deliver()
+        finally:
+            self._journal.close()
+            self.ended.set()
+
+    def _deliver(self) -> None:
         while not self._is_closing:
             self._rest.clear()
             try:
                 self._rest.wait(self._step())
-            except Exception as error:  # nothing may end the thread: what is pending would stay
+            except BaseException as error:  # nothing may end the thread: what is pending would stay
                 self._tell(error)
                 self._rest.wait(_AFTER_FAILURE_SECONDS)
             self._end_round()
@@ -207,7 +187,7 @@ class Deliverer:
             self._since_ns = self._mark = None
         return rest_ns / 1e9
 
-    def _tell(self, error: Exception) -> None:
+    def _tell(self, error: BaseException) -> None:
         """Log what stopped a round, once until one has ended well; a journal that was closed under it is none of it."""
         if not (self._has_failed or self._is_closing):
             unexpected = None if isinstance(error, JournalError) else error
@@ -218,7 +198,3 @@ class Deliverer:
         with self._lock:
             ended, self._round = self._round, Signal()
         ended.set()
-
-
-async def _awaited(action: Callable[[], Any]) -> Any:  # Any: what the source returns
-    return await action()

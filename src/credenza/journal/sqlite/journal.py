@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar, cast
 
-from ...errors import ConfigurationError, JournalError
+from ...errors import ConfigurationError, DeadlockError, JournalError
 from ...flight import Signal
 from ..base import DeadLetter, Entry, JournalStatus, Pending, Receipt
 from ..writer import GroupWriter, tell
@@ -108,7 +108,7 @@ class SqliteJournal:
             JournalError: it was closed, forked, or its files are gone.
             JournalFull: these are more entries than it may hold at all.
         """
-        self._require()
+        self._require_elsewhere()
         put = Put(tuple(entries), Receipt())
         known = self._known
         with known.lock:
@@ -118,7 +118,7 @@ class SqliteJournal:
                 return None
             try:
                 self._writer.put(put)
-            except BaseException:  # no thread can be started
+            except Exception:  # no thread can be started; an interrupt may have come when the job was queued
                 known.release(put.entries)
                 raise
         return put.receipt
@@ -280,9 +280,14 @@ class SqliteJournal:
         if self._gone is not None:
             raise JournalError(self._gone)
 
+    def _require_elsewhere(self) -> None:
+        self._require()
+        if self._writer.is_here():  # a listener, told of a write that was kept late
+            raise DeadlockError("what the journal's own thread calls cannot wait for it; write from another thread")
+
     def _do(self, work: Callable[[Draft], T]) -> T:
         """Have the writer thread do something in its next transaction, and wait until that is committed."""
-        self._require()
+        self._require_elsewhere()
         task = Task(work)
         if not self._writer.put(task):
             raise JournalError(self._gone)
