@@ -125,7 +125,7 @@ def test_failed_invalidation_is_done_again_before_the_position_moves(place: Plac
         recorder.error, calls = TierError("staged"), recorder.calls
         writer.execute("UPDATE users SET name = 'x' WHERE id = 1")
         wait_until(lambda: recorder.calls >= calls + 2, "it was tried twice")
-        assert follower.status().role == "away"
+        wait_until(lambda: follower.status().role == "away", "the failure to be told")
         recorder.error = None
         assert follower.wait_until_caught_up()
         assert "user:1" in recorder.keys

@@ -188,6 +188,162 @@ def test_partitions_are_told_under_the_name_of_their_table(triggers: Place) -> N
             assert not len(cache), statement
 
 
+def test_heirs_that_are_written_through_their_parent_are_told(triggers: Place) -> None:
+    """A statement names the parent alone, so an heir with an installation of its own is logged by the row."""
+    writer = triggers.connect()
+    writer.execute("CREATE TABLE guests () INHERITS (users)")
+    install(writer, {"users": ["id", "team"], "guests": ["id"]})
+    writer.execute("INSERT INTO guests VALUES (1, 'Ann', 1)")
+    with following(triggers, keys={"guests": "guest:{id}"}, tags=None) as (cache, follower):
+        filled(cache, "guest:1")
+        writer.execute("UPDATE users SET name = 'Anna'")
+        assert follower.wait_until_caught_up()
+        assert "guest:1" not in cache
+
+
+def test_table_that_becomes_a_partition_is_unfollowed_until_it_is_installed_again(triggers: Place) -> None:
+    """What is written through its parent would not be told; the follower says so instead."""
+    writer, tables = triggers.connect(), {"sales1": ["id"]}
+    writer.execute("CREATE TABLE sales (id integer, day integer) PARTITION BY RANGE (day)")
+    writer.execute("CREATE TABLE sales1 (id integer, day integer)")
+    install(writer, tables)
+    with following(triggers, keys={"sales1": "sale:{id}"}, tags=None) as (cache, follower):
+        filled(cache, "sale:1")
+        writer.execute("ALTER TABLE sales ATTACH PARTITION sales1 FOR VALUES FROM (0) TO (10)")
+        wait_until(lambda: follower.status().role == "away", "the follower notices")
+        wait_until(lambda: not len(cache), "the cache is emptied")
+        install(writer, tables)
+        assert follower.wait_until_caught_up()
+        filled(cache, "sale:1")
+        writer.execute("INSERT INTO sales VALUES (1, 1)")
+        assert follower.wait_until_caught_up()
+        assert "sale:1" not in cache
+
+
+MANY = "SELECT n, 'x', 1 FROM generate_series(1, 3) n"
+STATEMENTS = {
+    "insert": f"INSERT INTO users {MANY} WHERE n <> 2",
+    "upsert": f"INSERT INTO users {MANY} ON CONFLICT (id) DO UPDATE SET name = excluded.name",
+    "update": "UPDATE users SET id = id + 1",
+    "delete": "DELETE FROM users",
+    "merge": f"MERGE INTO users u USING ({MANY}) s (id, name, team) ON u.id = s.id "
+    "WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.name, s.team)",
+    "several": "WITH gone AS (DELETE FROM users RETURNING *) INSERT INTO users SELECT id + 1, name, team FROM gone",
+    "cascade": "DELETE FROM teams",
+    "copy": "COPY users FROM PROGRAM 'echo 1,x,1'  (FORMAT csv)",
+    "view": "UPDATE views SET name = 'y'",
+}
+TOLD = {"insert": {1, 3}, "upsert": {1, 2, 3}, "update": {2, 3}, "merge": {1, 2, 3}, "several": {2, 3}, "copy": {1}}
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_each_row_that_a_statement_changes_is_told(triggers: Place, statement: str) -> None:
+    """However many there are, by whatever way, and no others."""
+    writer = triggers.connect()
+    writer.execute("CREATE TABLE teams (id integer PRIMARY KEY); INSERT INTO teams VALUES (1)")
+    writer.execute("ALTER TABLE users ADD FOREIGN KEY (team) REFERENCES teams ON DELETE CASCADE")
+    writer.execute("CREATE VIEW views AS SELECT * FROM users")
+    if statement not in ("insert", "copy"):
+        writer.execute(USER, (2,))
+    with following(triggers, keys={"users": "user:{id}"}, tags=None) as (cache, follower):
+        filled(cache, *(f"user:{number}" for number in range(5)))
+        writer.execute(STATEMENTS[statement])
+        assert follower.wait_until_caught_up()
+        assert {number for number in range(5) if f"user:{number}" not in cache} == TOLD.get(statement, {2})
+        assert follower.status().clears == 1
+
+
+def test_statement_that_changes_nothing_logs_nothing(triggers: Place) -> None:
+    """And wakes nobody: NOTIFY is not for free."""
+    writer = triggers.connect()
+    writer.execute("TRUNCATE credenza.changes; LISTEN credenza_changes")
+    writer.execute("UPDATE users SET name = 'x' WHERE id = 7; DELETE FROM users; INSERT INTO users SELECT * FROM users")
+    assert writer.execute("SELECT count(*) FROM credenza.changes").fetchone() == (0,)
+    writer.execute("NOTIFY credenza_changes, 'the first'")
+    assert next(writer.notifies(timeout=5, stop_after=1)).payload == "the first"
+
+
+def test_statement_that_leaves_what_is_told_as_it_was_logs_one_row_each(triggers: Place) -> None:
+    """Two are needed only where a key may have changed, be it to another way to write the same number."""
+    writer = triggers.connect()
+    writer.execute("CREATE TABLE prices (id integer, price numeric); INSERT INTO prices VALUES (1, 1.0), (2, 2.0)")
+    install(writer, {"prices": ["id", "price"]})
+    writer.execute("TRUNCATE credenza.changes; UPDATE prices SET price = price")
+    assert writer.execute("SELECT count(*) FROM credenza.changes").fetchone() == (2,)
+    writer.execute("TRUNCATE credenza.changes; UPDATE prices SET price = 1.00 WHERE id = 1")
+    rows = writer.execute("SELECT \"row\" ->> 'price' FROM credenza.changes").fetchall()
+    assert sorted(rows) == [("1.0",), ("1.00",)]
+
+
+def test_writes_outside_of_savepoints_take_no_subtransactions(triggers: Place) -> None:
+    """More than 64 of them in a transaction would slow the snapshots of everybody."""
+    writer = triggers.connect()
+    writer.execute("BEGIN")
+    for number in range(80):
+        writer.execute(USER, (number,))
+    if writer.info.server_version >= 160000:
+        query = (
+            "SELECT s.subxact_count, s.subxact_overflowed FROM pg_stat_get_backend_idset() AS id, "
+            "pg_stat_get_backend_subxact(id) AS s WHERE pg_stat_get_backend_pid(id) = pg_backend_pid()"
+        )
+        assert writer.execute(query).fetchone() == (0, False)
+    writer.execute("ROLLBACK")
+
+
+def test_log_that_was_installed_with_triggers_by_row_is_followed_and_replaced(triggers: Place) -> None:
+    """They tell as much; the migration takes them away."""
+    writer = triggers.connect()
+    (function,) = writer.execute(
+        "SELECT tgfoid::regproc::text FROM pg_trigger WHERE tgname = 'credenza_row'"
+    ).fetchone()
+    for name in ("row", "insert", "update", "delete"):
+        writer.execute(f"DROP TRIGGER credenza_{name} ON users")
+    writer.execute(
+        "CREATE TRIGGER credenza_row AFTER INSERT OR UPDATE OR DELETE ON users "
+        f"FOR EACH ROW EXECUTE FUNCTION {function}()"
+    )
+    with following(triggers) as (cache, follower):
+        for number in (1, 2):
+            filled(cache, f"user:{number}")
+            writer.execute(USER, (number,))
+            assert follower.wait_until_caught_up()
+            assert f"user:{number}" not in cache
+            assert follower.status().error is None
+            install(writer, {"users": ["id", "team"]})
+    names = writer.execute("SELECT tgname FROM pg_trigger WHERE tgname LIKE 'credenza%' AND tgqual IS NULL ORDER BY 1")
+    assert [name for (name,) in names] == ["credenza_delete", "credenza_insert", "credenza_truncate", "credenza_update"]
+
+
+def test_rows_that_a_subscription_applies_are_told(triggers: Place) -> None:
+    """It fires triggers for rows and none for statements."""
+    assert triggers.server is not None
+    writer = triggers.connect()
+    with triggers.server.connect() as admin:
+        admin.execute("CREATE DATABASE publisher")
+        try:
+            with triggers.server.connect("publisher") as publisher:
+                publisher.execute("CREATE TABLE users (id integer PRIMARY KEY, name text, team integer)")
+                publisher.execute("CREATE PUBLICATION outside FOR TABLE users")
+                publisher.execute("SELECT pg_create_logical_replication_slot('inside', 'pgoutput')")
+                writer.execute(
+                    f"CREATE SUBSCRIPTION inside CONNECTION '{triggers.server.url('publisher')}' PUBLICATION outside "
+                    "WITH (create_slot = false, copy_data = false)"
+                )
+                with following(triggers) as (cache, follower):
+                    for statement in (f"INSERT INTO users {MANY}", "UPDATE users SET name = 'y'", "DELETE FROM users"):
+                        filled(cache, "user:1", "user:2")
+                        publisher.execute(statement)
+                        wait_until(lambda: not len(cache), "the rows are told")
+                    assert follower.status().clears == 1
+        finally:
+            writer.execute("ALTER SUBSCRIPTION inside DISABLE")
+            writer.execute("ALTER SUBSCRIPTION inside SET (slot_name = NONE); DROP SUBSCRIPTION inside")
+            admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'publisher'")
+            with triggers.server.connect("publisher") as publisher:
+                publisher.execute("SELECT pg_drop_replication_slot('inside')")
+            admin.execute("DROP DATABASE publisher WITH (FORCE)")
+
+
 def test_rows_that_replication_writes_are_told(triggers: Place) -> None:
     """Its sessions skip ordinary triggers; these always fire."""
     writer = triggers.connect()

@@ -29,12 +29,16 @@ _TRIM_ROWS: Final = 20_000
 _IDENTITY: Final = """
 SELECT s.version, s.epoch::text || '/' || (SELECT system_identifier FROM pg_control_system())::text || '/'
     || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) FROM {s}.state s"""
+# A table without its triggers is not told; nor one that was made a partition or an heir and has those of a table by itself.
 _TABLES: Final = """
 SELECT t.name, t.columns, array_agg(a.attname::text), array_agg(a.atttypid::bigint),
     md5(string_agg(concat_ws(' ', t.relation, a.attnum, a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum))
 FROM {s}.tables t JOIN pg_attribute a ON a.attrelid = t.relation AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_class c ON c.oid = t.relation AND c.relnamespace || ' ' || c.relname = t.identity
-WHERE EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = t.relation AND g.tgname = 'credenza_row' AND g.tgenabled <> 'D')
+WHERE (SELECT count(*) FILTER (WHERE g.tgname = 'credenza_row' AND g.tgqual IS NULL) = 1
+        OR count(*) = 4 AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = t.relation)
+    FROM pg_trigger g WHERE g.tgrelid = t.relation AND g.tgenabled <> 'D'
+        AND g.tgname IN ('credenza_row', 'credenza_insert', 'credenza_update', 'credenza_delete'))
 GROUP BY t.name"""
 # A row is new if its transaction had not ended in the snapshot of the position: it began later, or was under way. Both are
 # ranges of the primary key. The statement sees what its own snapshot sees, and that becomes the next position.

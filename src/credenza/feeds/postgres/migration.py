@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ...errors import ConfigurationError
-from .links import array, literal, psycopg_module, quoted
+from .links import literal, psycopg_module, quoted
+from .triggers import triggers
 
 VERSION: Final = 1
 SCHEMA: Final = "credenza"
@@ -60,51 +59,6 @@ BEGIN
     INSERT INTO {s}.changes (name) VALUES (TG_ARGV[0]);{notify}
     RETURN NULL;
 END $$;
-"""
-
-_TABLE: Final = """
--- {name}: {listed}
-INSERT INTO {s}.tables (name, relation, identity, columns)
-    SELECT {name_literal}, oid, relnamespace || ' ' || relname, {columns} FROM pg_class WHERE oid = {name_literal}::regclass
-    ON CONFLICT (name) DO UPDATE
-        SET relation = excluded.relation, identity = excluded.identity, columns = excluded.columns;
-
-CREATE OR REPLACE FUNCTION {s}.{function}() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp SET "TimeZone" = 'UTC' SET bytea_output = 'hex' SET extra_float_digits = 1 AS $$
-DECLARE
-    before jsonb;
-    after jsonb;
-BEGIN
-    BEGIN
-        IF TG_OP <> 'INSERT' THEN before := jsonb_build_object({old}); END IF;
-        IF TG_OP <> 'DELETE' THEN after := jsonb_build_object({new}); END IF;
-    EXCEPTION WHEN undefined_column THEN  -- it was renamed or dropped: the write goes on, and all rows count as changed
-        INSERT INTO {s}.changes (name) VALUES ({name_literal});{notify}
-        RETURN NULL;
-    END;
-    IF before IS NOT NULL AND before IS DISTINCT FROM after THEN
-        INSERT INTO {s}.changes (name, "row") VALUES ({name_literal}, before);
-    END IF;
-    IF after IS NOT NULL THEN
-        INSERT INTO {s}.changes (name, "row") VALUES ({name_literal}, after);
-    END IF;{notify}
-    RETURN NULL;
-END $$;
-
-DROP TRIGGER IF EXISTS credenza_row ON {relation};
-CREATE TRIGGER credenza_row AFTER INSERT OR UPDATE OR DELETE ON {relation}
-    FOR EACH ROW EXECUTE FUNCTION {s}.{function}();
-ALTER TABLE {relation} ENABLE ALWAYS TRIGGER credenza_row;  -- for rows that replication writes, too
-DO $$ DECLARE part regclass; BEGIN
-    FOR part IN SELECT {name_literal}::regclass UNION SELECT relid FROM pg_partition_tree({name_literal}) LOOP
-        EXECUTE format('DROP TRIGGER IF EXISTS credenza_truncate ON %s', part);
-        EXECUTE format('CREATE TRIGGER credenza_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT '
-            'EXECUTE FUNCTION {s_in_format}.log_whole(%L)', part, {name_literal});
-        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER credenza_truncate', part);
-    END LOOP;
-END $$;
-INSERT INTO {s}.changes (name) VALUES ({name_literal});  -- what was written without the triggers counts as changed
 """
 
 _DDL: Final = """
@@ -186,27 +140,10 @@ def migration(
     for name, columns in tables.items():
         if isinstance(columns, str) or not columns:
             raise ConfigurationError(f'for {name!r} name the columns that tell its keys, as in {{"users": ["id"]}}')
-        parts.append(_table(name, tuple(columns), s, ring))
+        parts.append(triggers(name, tuple(columns), s=s, ring=ring))
     parts.append(_DDL.format(s=s, notify=ring, **_events(schema)))
     parts += [_GRANT.format(s=s, role=quoted(role)) for role in readers]
     return "".join(parts)
-
-
-def _table(name: str, columns: Sequence[str], s: str, ring: str) -> str:
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return _TABLE.format(
-        s=s,
-        s_in_format=s.replace("'", "''").replace("%", "%%"),
-        name=" ".join(name.split()),
-        listed=", ".join(" ".join(column.split()) for column in columns),
-        name_literal=literal(name),
-        relation=name,
-        columns=array(columns),
-        function=quoted(f"log_{re.sub(r'[^a-z0-9_]', '_', name.lower())[:40]}_{digest}"),
-        old=", ".join(f"{literal(column)}, OLD.{quoted(column)}" for column in columns),
-        new=", ".join(f"{literal(column)}, NEW.{quoted(column)}" for column in columns),
-        notify=ring,
-    )
 
 
 def removal(*, schema: str = SCHEMA) -> str:
