@@ -20,7 +20,7 @@ FIND     = for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3
 
 help: ## Show this list.
 	@echo "make demo    seed the profile-page database, print the tour's table, serve the page (ARGS='--port 8001' ...)"
-	@echo "make test    run the test suite (ARGS='-k name' ...)"
+	@echo "make test    run the test suite, some files at a time (ARGS='-k name' ...)"
 	@echo "make check   ruff, mypy, pyright, import rule, docs build"
 	@echo "make bench   measure beside other libraries (ARGS=--quick ...)"
 	@echo "make chaos   four processes, a real server, faults for two minutes, and a checker (ARGS='--seconds 30' ...)"
@@ -34,7 +34,7 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-dev
 	@echo "==> pytest $(ARGS)"
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	@echo "==> ruff check, ruff format --check"

@@ -93,8 +93,10 @@ class WorkersTour:
         with ExitStack() as stack:
             lines = [stack.enter_context(closing(await self._line(name.__eq__))) for name in self._names]
             await _read_on(lines)
-            old = (await _read_on(lines))[0].body["name"]  # read twice, it is in the memory of all
-            new = second_name(old)
+            shown = [reply.body["name"] for reply in await _read_on(lines)]  # read twice, it is in the memory of all
+            old, new = shown[0], second_name(shown[0])
+            while new in shown:  # on a worker that has not heard of an earlier edit
+                new += "i"
             most = len(lines)
             wanted = most if self._queries_after_update is None else self._queries_after_update
 
