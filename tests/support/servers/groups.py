@@ -60,7 +60,7 @@ class SentinelSetup:
     def fail_over(self) -> None:
         """Make the replica the master, and wait until the sentinel says so."""
         with self.sentinel.client() as client:
-            client.execute_command("SENTINEL FAILOVER", self.service)
+            _until(lambda: client.execute_command("SENTINEL FAILOVER", self.service), "a replica that will do")
             _until(lambda: _master_port(client, self.service) == self.replica.port, "the fail-over")
 
 
