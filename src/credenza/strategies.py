@@ -40,7 +40,7 @@ class WriteBehind:
         batch_size: the most writes that go to the source at once.
         max_delay: how long a write may wait for others to go with; longer delays mean fewer writes of hot keys.
         durability: "disk": a write that returned survives the machine's loss of power. "os": the process's death only;
-            several times faster. Redis is as durable as its server is configured.
+            it waits for no disk. Redis is as durable as its server is configured.
         max_pending: the most records with a pending write.
         when_full: "block" until the source has taken some, at most for `block_timeout`; or "raise" `JournalFull` at once.
         block_timeout: how long a write to a full journal may take before it raises `JournalFull`; None for ever.
