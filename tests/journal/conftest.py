@@ -7,9 +7,19 @@ from pathlib import Path
 
 import pytest
 from tests.journal.places import KINDS, Place
-from tests.support.servers import NoServerError, RedisServer, running_redis
+from tests.support.servers import NoServerError, RedisServer, find_server, running_redis
 
 from credenza.journal.base import Journal
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server_binary(request: pytest.FixtureRequest) -> None:
+    """Skip what is about Redis where there is none; the tests of the tier say what to do."""
+    if request.module.__name__.rpartition(".")[2].startswith("test_redis"):
+        try:
+            find_server("redis")
+        except NoServerError as error:
+            pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
