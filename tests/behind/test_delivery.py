@@ -36,11 +36,14 @@ def test_source_that_is_away_gets_everything_when_it_is_back(desk: Desk, caplog:
 
 
 @pytest.mark.parametrize("error", [Poison("no"), sqlite3.OperationalError("no")], ids=["its own", "as if away"])
-@pytest.mark.parametrize("place", [0, 4, 9])
-def test_poisonous_write_stops_no_other(desk: Desk, error: Exception, place: int) -> None:
-    """It is found by splitting its batch, tried again behind the others, and becomes a dead letter with its error."""
+@pytest.mark.parametrize(("place", "batch_size"), [(0, 500), (4, 500), (9, 500), (4, 1)])
+def test_poisonous_write_stops_no_other(desk: Desk, error: Exception, place: int, batch_size: int) -> None:
+    """It is found by splitting its batch, tried again behind the others, and becomes a dead letter with its error.
+
+    Where it is never in a batch with others, those that get through between its failures show whose fault they are.
+    """
     desk.source.records = {place: "before"}
-    users = desk.open(max_failures=3)
+    users = desk.open(max_failures=3, batch_size=batch_size)
     desk.source.gate.clear()
     desk.source.poison = {place: error}
     for number in range(10):
