@@ -64,20 +64,12 @@ class Backlog:
         self._close_ns = nanoseconds_of(strategy.close_timeout, name="close_timeout")
         self._is_closing = False
         self._report: DrainReport | None = None  # of `close`
-        codec = strategy.codec or Codec()
-        typed = codec.of(annotation)
-        terms = _terms(strategy)
+        self.where = strategy.journal
+        typed, terms = (strategy.codec or Codec()).of(annotation), _terms(strategy)
+        self._check_alone()
         journal = self.journal = open_journal(
             strategy.journal, durability=strategy.durability, max_pending=strategy.max_pending
         )
-        self.where = strategy.journal
-        if any(isinstance(other, Backlog) and other.where == self.where for other in tuple(engine.backlogs)):
-            if journal is not self.where:
-                journal.close()
-            raise ConfigurationError(
-                "another repository of this cache has this journal, and each would write the other's records to its source; "
-                "give each one a journal of its own, on a server by ?namespace="
-            )
         self.behind = Behind(engine.state, journal, typed, terms, key_of, self._forget, self._forget_soon)
         self._calls = SourceCalls(is_async=is_async)
         self.behind.is_in_source = self._calls.is_calling
@@ -100,6 +92,13 @@ class Backlog:
             journal.close()
             raise
         engine.backlogs.add(self)
+
+    def _check_alone(self) -> None:
+        if any(isinstance(other, Backlog) and other.where == self.where for other in tuple(self._engine.backlogs)):
+            raise ConfigurationError(
+                "another repository of this cache has this journal, and each would write the other's records to its source; "
+                "give each one a journal of its own, on a server by ?namespace="
+            )
 
     # Reading ----------------------------------------------------------------------------------------------------------
 

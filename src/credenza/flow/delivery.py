@@ -22,6 +22,7 @@ from ..journal.base import Pending
 from ..sentinel import DELETED, MISSING
 from ..source import Change, WriteBatch
 from .behind import Behind
+from .drivers import is_about_connection
 
 _log = logging.getLogger("credenza")
 
@@ -36,9 +37,6 @@ _GLANCE_NS: Final = 50_000_000
 _MOST_REFUSALS: Final = 3
 """So many writes, one after another, are refused alone before a source that took some a moment ago is thought to be away."""
 
-_DATABASE_ERRORS: Final = frozenset({"OperationalError", "InterfaceError"})
-"""What drivers raise (PEP 249) when it is about the connection or the server, and not about what was written."""
-
 
 class SourceAway(Exception):
     """The source takes nothing now; the cause says why. Nothing is lost."""
@@ -46,9 +44,7 @@ class SourceAway(Exception):
 
 def is_about_source(error: Exception) -> bool:
     """Tell whether an error says that the source is away, rather than that it will not have what was written."""
-    return isinstance(error, OSError | ConfigurationError) or any(
-        kind.__name__ in _DATABASE_ERRORS for kind in type(error).__mro__
-    )
+    return isinstance(error, ConfigurationError) or is_about_connection(error)
 
 
 class Delivery:
@@ -65,14 +61,13 @@ class Delivery:
     __slots__ = (
         "_applies",
         "_behind",
+        "_failures",
         "_forgets",
+        "_is_away",
         "_limit",
         "_perform",
         "_source",
         "_suspects",
-        "delivered",
-        "failures",
-        "is_away",
         "is_idle",
     )
 
@@ -84,9 +79,8 @@ class Delivery:
         self._applies = callable(getattr(source, "apply", None))
         self._limit = behind.terms.batch_size
         self._suspects = Suspects()
-        self.delivered = 0
-        self.failures = 0
-        self.is_away = False
+        self._failures = 0
+        self._is_away = False
         self.is_idle = False
 
     async def deliver(self) -> int:
@@ -108,11 +102,11 @@ class Delivery:
             if not part.is_up:
                 self._tell_away(error)
                 self._limit = 1  # if one write is the cause, the next one will show it
-                self.failures += 1
+                self._failures += 1
                 return self._pause_ns()
-        self._limit, self.failures = self._behind.terms.batch_size, 0
-        if part.is_up and self.is_away:
-            self.is_away = False
+        self._limit, self._failures = self._behind.terms.batch_size, 0
+        if part.is_up and self._is_away:
+            self._is_away = False
             _log.warning("cache %r: the source takes writes again", self._behind.state.name)
             self._behind.state.events.emit(EventKind.SOURCE_BACK)
         return 0
@@ -120,12 +114,12 @@ class Delivery:
     def _pause_ns(self) -> int:
         """Return how long to leave alone a source that is away."""
         terms = self._behind.terms
-        longest_ns = min(terms.max_backoff_ns, terms.backoff_ns << min(self.failures, _MOST_DOUBLINGS))
+        longest_ns = min(terms.max_backoff_ns, terms.backoff_ns << min(self._failures, _MOST_DOUBLINGS))
         return int(longest_ns * (1.0 - 0.5 * self._behind.state.random()))
 
     def _tell_away(self, error: SourceAway) -> None:
-        if not self.is_away:
-            self.is_away = True
+        if not self._is_away:
+            self._is_away = True
             kind = type(error.__cause__).__qualname__
             _log.warning(
                 "cache %r: the source takes no writes (%s); the journal keeps them", self._behind.state.name, kind
@@ -164,7 +158,6 @@ class Delivery:
             self._behind.forget(stale)
         self._behind.journal.settle([pending for pending, _ in taken])
         self._suspects.clear_of([pending.key for pending, _ in taken])
-        self.delivered += len(taken)
 
 
 class Suspects:
@@ -239,9 +232,7 @@ class _Round:
             await self._deliver(readable)
 
     async def _deliver(self, part: Sequence[Taken]) -> None:
-        identity = self._behind.journal.identity_of(
-            [pending for pending, _ in part]
-        )  # raises if it is not ours any more
+        identity = self._behind.journal.identity_of([each[0] for each in part])  # raises if it is not ours any more
         try:
             await self._apply(part, identity)
         except Exception as error:

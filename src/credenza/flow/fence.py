@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Collection, Hashable, Iterable, Sequence
-from typing import Final
 
 from ..codec import TypedCodec
 from ..errors import FenceLost, TierError
@@ -18,6 +17,7 @@ from ..state import State
 from ..tiers.base import LOST, STORED, Announce, Clear, Fence, Head, MarkTag, OpenTag, Operation, Reply, Stamp
 from ..tiers.records import stamp_of
 from .board import pack
+from .drivers import is_about_connection
 from .exchange import announced, check, exchange, perform_all, read_head, tier_of
 from .invalidate import deliver, names_of, owe, wait_for_proofs
 from .look import tag_names
@@ -26,9 +26,6 @@ _log = logging.getLogger("credenza")
 
 Written = tuple[TypedCodec | None, Entry, tuple[object, ...]]
 """The entry of a written value, what encodes it, and its tags."""
-
-_DATABASE_ERRORS: Final = frozenset({"OperationalError", "InterfaceError"})
-"""What drivers raise (PEP 249) when the connection was lost, perhaps in the middle of a commit."""
 
 
 async def raise_fence(state: State, run: Waiter, keys: Iterable[Hashable], tags: Iterable[object]) -> Barrier:
@@ -262,8 +259,6 @@ def _envelopes(
 
 def may_have_committed(error: BaseException) -> bool:
     """Tell whether a write that ended with `error` may have been committed, or still be: then its fence must not fall."""
-    if not isinstance(error, Exception) or isinstance(error, OSError):
-        return True
     if type(error).__module__ == "sqlite3":
         return False  # no server goes on behind our back
-    return any(kind.__name__ in _DATABASE_ERRORS for kind in type(error).__mro__)
+    return not isinstance(error, Exception) or is_about_connection(error)

@@ -165,7 +165,7 @@ class Deliverer:
         """Deliver a batch if it is time; return for how many seconds to rest."""
         pending = self._journal.count()
         if not pending:
-            self._since_ns = None
+            self._since_ns = self._mark = None
             self._journal.wait(_IDLE_NS)
             return 0
         now_ns = time.monotonic_ns()
