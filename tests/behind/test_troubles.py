@@ -14,7 +14,8 @@ from tests.behind.conftest import Desk, StagedSource
 from tests.support.waiting import until, wait_until
 
 from credenza import Cache, ConfigurationError, DeadlockError, JournalError, JournalInUse, WriteBehind
-from credenza.journal.base import Journal, Receipt
+from credenza.journal.base import Entry, Journal, Receipt
+from credenza.journal.sqlite import SqliteJournal
 from credenza.testing import AsyncDictSource, DictJournal, DictTier
 
 
@@ -370,3 +371,44 @@ def test_is_away_that_raises_stops_no_delivery(caplog: pytest.LogCaptureFixture)
         assert len(users.journal.dead()) == 1
     assert source.records == {2: "value"}
     assert "is_away failed on ValueError" in caplog.text
+
+
+# Ending ---------------------------------------------------------------------------------------------------------------
+
+
+def test_journal_that_somebody_has_closed_keeps_no_other_from_its_end() -> None:
+    """The cache still closes, and drains the other repositories."""
+    source = StagedSource()
+    with Cache() as cache:
+        users = cache.repository(StagedSource(), strategy=WriteBehind(DictJournal()), key="user:{}")
+        orders = cache.repository(source, strategy=WriteBehind(DictJournal(), max_delay=60), key="order:{}")
+        orders.put(1, "value")
+        users.journal.close()
+    assert source.records == {1: "value"}
+
+
+def test_second_close_reports_what_the_first_did() -> None:
+    """What is pending is still pending."""
+    source = StagedSource()
+    source.away = ConnectionError("no source")
+    with Cache() as cache:
+        users = cache.repository(source, strategy=WriteBehind(DictJournal(), max_delay=0))
+        users.put(1, "value")
+        assert users.close(timeout=0.05).pending == 1
+        assert users.close().pending == 1
+
+
+def test_what_the_journals_own_thread_calls_cannot_wait_for_it(tmp_path: Path) -> None:
+    """A listener that is told of a late write there would hang every later one (L7)."""
+    journal, caught = SqliteJournal(tmp_path / "writes.journal"), []
+
+    def call_back(draft: object) -> None:
+        for call in (lambda: journal.append((Entry(b"k", b"v"),)), lambda: journal.take(1)):
+            try:
+                call()
+            except DeadlockError as error:
+                caught.append(type(error))
+
+    journal._do(call_back)
+    journal.close()
+    assert caught == [DeadlockError] * 2
