@@ -1,5 +1,6 @@
 """Logical decoding: what a publication tells, and what it does not."""
 
+import psycopg
 import pytest
 from tests.feeds.places import Place, Recorder, follow, following
 from tests.support.waiting import wait_until
@@ -24,9 +25,9 @@ def commit_that_waits_is_told_early(place: Place) -> bool:
         )
         try:
             wait_until(lambda: writer.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",), "there, too")
+            wait_until(lambda: commit_waits(admin, writer), "commits wait for a standby")
             writer.pgconn.send_query(b"INSERT INTO users VALUES (1, 'Ann', 1)")
-            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-            wait_until(lambda: admin.execute(waits).fetchone() == (1,), "the commit waits for a standby")
+            wait_until(lambda: waiting_commits(admin) == 1, "the commit waits for a standby")
             assert admin.execute("SELECT count(*) FROM users").fetchone() == (0,)
             follower.wake()
             place_now = admin.execute("SELECT pg_current_wal_flush_lsn()").fetchone()
@@ -44,6 +45,30 @@ def commit_that_waits_is_told_early(place: Place) -> bool:
             admin.execute("SELECT pg_reload_conf()")
             wait_until(lambda: not writer.pgconn.is_busy() or writer.pgconn.consume_input(), "the commit ends")
             wait_until(lambda: "user:1" in recorder.keys, "the change is told after all")
+
+
+def commit_waits(admin: psycopg.Connection, writer: psycopg.Connection) -> bool:
+    """Commit something that no feed tells; tell whether that had to wait: the checkpointer takes the setting last."""
+    writer.pgconn.send_query(b"CREATE TABLE IF NOT EXISTS commits (); INSERT INTO commits DEFAULT VALUES")
+
+    def has_ended() -> bool:
+        writer.pgconn.consume_input()
+        while not writer.pgconn.is_busy():
+            if writer.pgconn.get_result() is None:
+                return True
+        return False
+
+    wait_until(lambda: has_ended() or waiting_commits(admin), "the commit ends or waits")
+    waits = waiting_commits(admin) > 0
+    admin.execute("SELECT pg_cancel_backend(%s)", (writer.info.backend_pid,))
+    wait_until(has_ended, "the commit ends")
+    return waits
+
+
+def waiting_commits(admin: psycopg.Connection) -> int:
+    """The number of commits that wait for a standby."""
+    row = admin.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").fetchone()
+    return row[0] if row else 0
 
 
 def waits_for_sight(follower: object) -> bool:
