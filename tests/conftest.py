@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.support.invariants import watching
 
+from credenza.memory.implementation import implementation
 from credenza.state import State
 
 _HERE = Path(__file__).parent
@@ -19,6 +20,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "frees_caches: the test is about what the collector frees; no cache is held for the check"
     )
+
+
+def pytest_report_header() -> str:
+    """Say which table the tests run on."""
+    return f"credenza: {implementation()} table"
 
 
 @pytest.fixture(autouse=True)

@@ -401,7 +401,7 @@ def test_coroutine_of_a_cached_function_is_a_coroutine() -> None:
 
     async def main() -> None:
         for _ in range(2):
-            assert inspect.iscoroutine(coroutine := cube(2))
+            assert asyncio.iscoroutine(coroutine := cube(2))
             assert await coroutine == 8
             assert await asyncio.create_task(cube(2)) == 8
             assert await asyncio.wait_for(cube(2), 5) == 8

@@ -1,4 +1,4 @@
-"""Rule B2: S3-FIFO and LRU do exactly what independent implementations of them do."""
+"""Rule B2: both policies do exactly what independent implementations of them do."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.invariants import check_cache
 
 from credenza import Cache
 
@@ -36,19 +37,24 @@ class ReferenceLru:
 
 
 class ReferenceS3Fifo:
-    """Yang et al., FIFO queues are all you need for cache eviction, SOSP 2023, algorithm 1, with lists.
+    """S3-FIFO with a small queue that finds its own size, as docs/design/eviction.md says it, with lists.
 
-    As in the authors' simulator, a cache that has evicted nothing yet fills its main queue once the small one is full.
+    Times are counted in departures from the small queue, shares of the capacity in parts of 64.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._small_size = max(1, size // 10)
-        self._ghost_size = max(1, size * 9 // 10)
-        self._small: list[Hashable] = []
+        self._share = max(64, size * 64 // 10)
+        self._window: list[Hashable] = []  # the newest of the small queue, whose hits do not count
+        self._small: list[Hashable] = []  # the others of the small queue
         self._main: list[Hashable] = []
-        self._ghost: list[Hashable] = []  # the last keys that left the small queue; None where one came back
+        self._looked: dict[
+            Hashable, int
+        ] = {}  # of the main queue: when they were let in, or last found to have been hit
         self._hits: dict[Hashable, int] = {}
+        self._left_small: list[Hashable] = []  # all that ever left the small queue, in order
+        self._left_main: list[Hashable] = []
+        self._ghosts: dict[Hashable, tuple[str, int]] = {}  # from which queue a key left, as the how many-th
         self._has_evicted = False
 
     def asks_for(self, key: Hashable) -> bool:
@@ -56,41 +62,102 @@ class ReferenceS3Fifo:
         if key in self._hits:
             self._hits[key] = min(self._hits[key] + 1, 3)
             return True
-        while len(self._small) + len(self._main) >= self._size:
+        if self._count() >= self._size:
             self._evict()
-        if key in self._ghost:
-            self._ghost[self._ghost.index(key)] = None
-            self._main.append(key)
-        elif not self._has_evicted and len(self._small) >= self._small_size:
-            self._main.append(key)
-        else:
-            self._small.append(key)
+        self._let_in(key)
         self._hits[key] = 0
         return False
 
+    def _count(self) -> int:
+        return len(self._window) + len(self._small) + len(self._main)
+
+    def _small_size(self) -> int:
+        return len(self._window) + len(self._small)
+
     def _evict(self) -> None:
         self._has_evicted = True
-        if len(self._small) >= self._small_size or not self._main:
-            self._evict_from_small()
+        while True:
+            if self._main and self._small_size() < self._share // 64:
+                key = self._main[0]
+                if not self._hits[key]:
+                    break
+                self._spare_oldest()
+                continue
+            self._fill_small()
+            key = self._small[0]
+            if not self._hits[key]:
+                break
+            self._hits[self._small.pop(0)] = 0
+            self._append_to_main(key)
+        del self._hits[key]
+        if key in self._main:
+            self._main.remove(key)
+            self._left_main.append(key)
+            self._ghosts[key] = ("main", len(self._left_main))
         else:
-            self._evict_from_main()
+            self._small.remove(key)
+            self._left_small.append(key)
+            self._ghosts[key] = ("small", len(self._left_small))
+            self._move_share(-2)
 
-    def _evict_from_small(self) -> None:
-        key = self._small.pop(0)
-        if self._hits[key] > 1:
-            self._main.append(key)
-            self._hits[key] = 0
+    def _let_in(self, key: Hashable) -> None:
+        queue, when = self._ghosts.pop(key, ("", 0))
+        is_welcome = False
+        if queue == "small" and when > len(self._left_small) - self._size * (6 if is_sampled(key) else 2):
+            self._move_share(+self._step(len(self._left_small) - when))
+            if self._main and self._hits[self._main[0]]:
+                self._spare_oldest()
+            is_welcome = not self._main or when - self._small_size() >= self._looked[self._main[0]]
+        elif queue == "main" and when > len(self._left_main) - self._size / 2:
+            self._move_share(-self._step(len(self._left_main) - when))
+        if is_welcome or (not self._has_evicted and self._small_size() >= self._share // 64):
+            self._append_to_main(key)
             return
-        del self._hits[key]
-        self._ghost = [*self._ghost, key][-self._ghost_size :]
+        self._window.append(key)
+        self._hits[key] = 0
+        if self._has_evicted and self._small_size() > self._share // 64:
+            self._fill_small()
+            oldest = self._small.pop(0)
+            if self._hits[oldest] or not self._main:
+                self._hits[oldest] = 0
+                self._append_to_main(oldest)
+            else:
+                self._looked[oldest] = self._looked[self._main[0]]
+                self._main.insert(0, oldest)
+        while len(self._window) > max(1, min(self._small_size() // 2, self._count() // 16)):
+            self._leave_window()
 
-    def _evict_from_main(self) -> None:
+    def _fill_small(self) -> None:
+        if not self._small:
+            self._leave_window()
+
+    def _leave_window(self) -> None:
+        self._hits[self._window[0]] = 0
+        self._small.append(self._window.pop(0))
+
+    def _append_to_main(self, key: Hashable) -> None:
+        self._looked[key] = len(self._left_small)
+        self._main.append(key)
+
+    def _spare_oldest(self) -> None:
         key = self._main.pop(0)
-        if self._hits[key]:
-            self._main.append(key)
-            self._hits[key] -= 1
-            return
-        del self._hits[key]
+        self._hits[key] //= 2
+        self._append_to_main(key)
+
+    def _step(self, age: int) -> int:
+        near = max(1, self._size // 16)
+        if age < near:
+            return 128
+        return 64 * near // (age + 1) if age < self._size else 0
+
+    def _move_share(self, by: int) -> None:
+        least, most = max(64, self._size), max(64, self._size * 64 * 15 // 16)
+        self._share = min(max(self._share + by, least), most)
+
+
+def is_sampled(key: Hashable) -> bool:
+    """Tell whether a key is among the one in eight that are remembered for longer."""
+    return not hash(key) * 0x9E3779B97F4A7C15 >> 32 & 7
 
 
 REFERENCES: dict[str, Callable[[int], Any]] = {"lru": ReferenceLru, "s3fifo": ReferenceS3Fifo}
@@ -222,7 +289,8 @@ def test_every_way_to_read_counts_for_eviction(eviction: str, way: Callable[[Any
     reference = REFERENCES[eviction](50)
     asks_for = way(Cache(maxsize=50, eviction=eviction))
     trace = TRACES["zipf 0.8"][:4_000] + TRACES["scans"][:2_000]
-    assert [asks_for(key) for key in trace] == [reference.asks_for(key) for key in trace]
+    names = [f"k:{key}" if way is by_template else key for key in trace]  # the hash decides which are sampled
+    assert [asks_for(key) for key in trace] == [reference.asks_for(name) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -266,16 +334,56 @@ def test_unit_weights_evict_as_numbers_do(eviction: str) -> None:
     assert abs(sum(ours) - sum(expected)) < len(trace) * 0.05
 
 
+def test_loop_that_is_longer_than_the_cache_keeps_what_it_holds() -> None:
+    """B2: of a loop the cache holds as many keys as it has room for, but for a few places; LRU would hit none of it."""
+    asks_for = by_get_and_set(Cache(maxsize=100))
+    hits = [asks_for(key) for key in loop(150, 60)]
+    assert sum(hits[-150 * 5 :]) >= 5 * 90
+
+
+def test_small_queue_grows_for_keys_that_come_back_soon() -> None:
+    """B2: what is read twice, with more keys in between than the small queue first has room for, comes to be hit."""
+    asks_for = by_get_and_set(Cache(maxsize=200))
+    hits = [asks_for(key) for number in range(100, 6_000) for key in (number, number - 70)]
+    assert not any(hits[:100])
+    assert sum(hits[-2_000:]) > 900
+
+
+def test_hits_right_after_the_miss_do_not_count() -> None:
+    """B2: keys that are read three times in a row and never again do not drive out what is read now and then."""
+    asks_for = by_get_and_set(Cache(maxsize=160))
+    for key in range(1_000, 1_200):
+        asks_for(key)
+    for _ in range(4):
+        for key in range(100):
+            asks_for(key)
+    for key in range(2_000, 6_000):
+        assert [asks_for(key) for _ in range(3)] == [False, True, True]
+    assert sum(asks_for(key) for key in range(100)) >= 90
+
+
+def test_share_of_the_small_queue_stays_within_its_bounds() -> None:
+    """B2: however the small queue's share moves, both queues keep room; weights that are large count as costs."""
+    cache: Cache[Any, Any] = Cache(maxsize=None, max_weight=1_000, weigher=lambda value: value)
+    rng = random.Random(11)
+    for step in range(20_000):
+        key = rng.randrange(400) if step % 4_000 < 2_000 else step // 2
+        if cache.get(key) is None:
+            cache.set(key, rng.choice((0, 1, 5, 60)))
+        if step % 1_000 == 0:
+            check_cache(cache)
+
+
 def test_scan_does_not_flush_what_is_popular() -> None:
     """B2: why S3-FIFO is the default: a scan through the small queue leaves the popular entries where they are."""
     cache: Cache[Any, Any] = Cache(maxsize=100)
     asks_for = by_get_and_set(cache)
     for _ in range(4):
-        for key in range(50):
+        for key in range(60):
             asks_for(key)
     for key in range(1_000, 3_000):
         asks_for(key)
-    assert sum(key in cache for key in range(50)) == 50
+    assert sum(key in cache for key in range(50)) >= 49
 
 
 def test_lru_evicts_by_the_last_use() -> None:

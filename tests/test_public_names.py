@@ -15,7 +15,8 @@ PUBLIC = """
     CacheClosed CacheError CacheInfo CachedFunction Change Codec ConfigurationError DeadLetter DeadlockError DrainReport
     Event EventKind FeedError FenceLost Fetched Flights Follower FollowerStatus Health JournalError JournalFull
     JournalInUse JournalStatus LoadTimeout Loaded NoCache NotFound Pickle Policy Repository Source Stats Status
-    TierError UsageError WriteBatch WriteBehind WriteFence WriteThrough attach_journal cached record_key
+    TierError UsageError WriteBatch WriteBehind WriteFence WriteThrough attach_journal cached
+    implementation record_key
 """.split()
 
 

@@ -27,6 +27,7 @@ from .flights import Flights
 from .journal.base import DeadLetter, JournalStatus
 from .journal.keys import record_key
 from .journal.urls import attach_journal
+from .memory.implementation import implementation
 from .policy import Policy
 from .repository import AsyncRepository, Repository
 from .runtime.deliverer import DrainReport
@@ -90,5 +91,6 @@ __all__ = [
     "WriteThrough",
     "attach_journal",
     "cached",
+    "implementation",
     "record_key",
 ]

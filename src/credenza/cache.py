@@ -23,8 +23,10 @@ from .feeds.mapping import Makers, Rules
 from .flow.bulk import read_many
 from .flow.read import read
 from .keys import check_hashable, check_tags, unique_keys
-from .memory.table import NoTable, Table
-from .policy import Policy, PolicyOptions
+from .memory.implementation import Store, Table, compiled, serve_from_memory
+from .memory.no_table import NoTable
+from .policy import Policy, PolicyOptions, ttl_ns_of
+from .quick import may_be_quick
 from .repository import Repository
 from .runtime.base import block
 from .sentinel import MISSING, MissingType
@@ -43,7 +45,8 @@ RV = TypeVar("RV")
 Weigher = Callable[[Any], int] | Callable[[Any, Any], int]  # Any: keys and values of every type
 
 
-class Cache(Generic[K, V]):
+@serve_from_memory
+class Cache(Store, Generic[K, V]):
     """A bounded cache in memory that loads what is missing once, however many ask.
 
     Thread-safe; `cache.aio` is the same cache for tasks, with the same names, and shares entries and loads with this face.
@@ -101,8 +104,22 @@ class Cache(Generic[K, V]):
         self._engine.cache = self
         if remote is not None:
             self._engine.share(*tier_and_codec(remote, namespace, codec))
+        if compiled is not None and has_memory:
+            self._serve_quickly()
         self.aio: AsyncCache[K, V] = AsyncCache(self._engine)
         """The async face."""
+
+    def _serve_quickly(self) -> None:
+        """Tell the compiled base where to look, and what a value is stored with if that takes memory alone."""
+        state, policy = self._engine.state, self._engine.policy
+        sets_in_memory = may_be_quick(state, policy)
+        serve: Callable[..., None] = getattr(self, "_serve")  # noqa: B009  # of the compiled base alone
+        serve(state.table, state.tally, state if sets_in_memory else None, policy, policy.ttl_ns, policy.jitter)
+
+    @staticmethod
+    def _nanoseconds(ttl: Duration) -> int:
+        """Return a ttl that a call gives, for the compiled base."""
+        return ttl_ns_of(ttl)
 
     @classmethod
     def from_url(cls, url: str, **arguments: Any) -> Cache[K, V]:  # Any: those of the class

@@ -13,10 +13,12 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast,
 from .engine import Engine
 from .errors import UsageError
 from .functions import AsyncFunctionCache, FunctionCache, Recipe
-from .hitpath import make_hit_path, may_have_hit_path
+from .hitpath import make_call, make_hit_path, may_have_hit_path
+from .memory.implementation import Scope, Tally
 from .policy import PolicyOptions
 from .sentinel import MISSING
 from .source import Loaded
+from .state import State
 from .stats import CacheInfo
 
 P = ParamSpec("P")
@@ -243,9 +245,26 @@ class Decorator:
         )
         handle = AsyncFunctionCache(recipe) if recipe.is_async else FunctionCache(recipe)
         if in_class:
-            return CachedMethod(recipe, handle, is_of_class=is_of_class)
-        call = make_hit_path(recipe, handle) if may_have_hit_path(recipe) else _wrap_slow(recipe, handle)
-        return _dress(call, recipe, handle)
+            return _make_method(recipe, handle, is_of_class=is_of_class)
+        fallback = make_hit_path(recipe, handle) if may_have_hit_path(recipe) else _wrap_slow(recipe, handle)
+        call = make_call(recipe, handle, fallback)
+        if call is None:
+            return _dress(fallback, recipe, handle)
+        _mark(_dress(call, recipe, handle), recipe)
+        return call
+
+
+def _make_method(recipe: Recipe, handle: FunctionCache | AsyncFunctionCache, *, is_of_class: bool) -> Any:
+    """Return the descriptor that a decorated method is."""  # Any: one of the overloads' results
+    fallback, call = _wrap_slow(recipe, handle), None
+    if recipe.is_method and not is_of_class:
+        call = make_call(
+            recipe, handle, fallback, bind=lambda instance: BoundMethod(recipe, handle, call or fallback, instance)
+        )
+    if call is None:
+        return CachedMethod(recipe, handle, fallback, is_of_class=is_of_class)
+    _mark(_dress(call, recipe, handle), recipe)
+    return call
 
 
 def check_function(function: object) -> None:
@@ -282,7 +301,7 @@ def _wrap_slow(recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) -> An
     async def call_async(*args: Any, **kwargs: Any) -> Any:  # Any: as above
         return await miss(*args, **kwargs)
 
-    return call_async if recipe.is_async else call
+    return functools.update_wrapper(call_async if recipe.is_async else call, recipe.function)
 
 
 _HELPERS = ("invalidate", "refresh", "peek", "many", "key_for", "cache_info", "cache_clear")
@@ -296,18 +315,36 @@ def _dress(call: Any, recipe: Recipe, handle: FunctionCache | AsyncFunctionCache
     for name in _HELPERS:
         setattr(call, name, getattr(handle if name in _COLOURED else recipe, name))
     call.cache = recipe.engine.cache
-    weakref.finalize(call, recipe.engine.state.forget_function, recipe.tally, recipe.scope).atexit = False
+    state, scope = weakref.ref(recipe.engine.state), weakref.ref(recipe.scope)
+    weakref.finalize(call, _forget, state, recipe.tally, scope).atexit = False
     return call
+
+
+def _forget(state: weakref.ref[State], tally: Tally, scope: weakref.ref[Scope]) -> None:
+    """Let the cache forget a function that is gone, unless the cache went with it.
+
+    Finalizers are known to the interpreter: one that held the cache would hold the function by way of its values.
+    """
+    living_state, living_scope = state(), scope()
+    if living_state is not None and living_scope is not None:
+        living_state.forget_function(tally, living_scope)
 
 
 class CachedMethod:
     """The descriptor that a decorated method is; every instance has entries of its own and is held weakly."""
 
-    def __init__(self, recipe: Recipe, handle: FunctionCache | AsyncFunctionCache, *, is_of_class: bool) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        handle: FunctionCache | AsyncFunctionCache,
+        call: Callable[..., Any],  # Any: the decorated method's own result
+        *,
+        is_of_class: bool,
+    ) -> None:
         self._recipe = recipe
         self._handle = handle
         self._is_of_class = is_of_class
-        self._call = _wrap_slow(recipe, handle)
+        self._call = call
         _dress(cast("Any", self), recipe, handle)
         _mark(self, recipe)
 
@@ -370,7 +407,16 @@ class BoundMethod:
         return getattr, (self.__self__, self.__func__.__name__)
 
 
-def _mark(method: CachedMethod | BoundMethod, recipe: Recipe) -> None:
-    """Let `inspect.iscoroutinefunction` know, where it can be told (Python 3.12)."""
-    if sys.version_info >= (3, 12) and recipe.is_async:
-        inspect.markcoroutinefunction(method)
+def _mark(call: Any, recipe: Recipe) -> None:  # Any: what is called in place of the function, and is none
+    """Let `inspect.iscoroutinefunction` know; before Python 3.12 it believes what has all that a function has."""
+    if not recipe.is_async:
+        return
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(call)
+    elif not isinstance(call, BoundMethod):
+        for name in ("__code__", "__defaults__", "__kwdefaults__"):
+            setattr(call, name, getattr(recipe.function, name, getattr(_coroutine_function, name)))
+
+
+async def _coroutine_function() -> None:
+    """Be what a callable without code of its own is taken for."""

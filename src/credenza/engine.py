@@ -21,7 +21,7 @@ from .flow.invalidate import clear, invalidate, invalidate_tags
 from .flow.keep import keep_up, part, pause_ns
 from .flow.put import put_many
 from .keys import check_hashable, check_tags
-from .memory.entry import Entry
+from .memory.implementation import Entry, Tally
 from .policy import Policy, ttl_ns_of
 from .runtime.base import Runtime, Waiter, block
 from .runtime.gather import Gathers
@@ -33,7 +33,7 @@ from .sentinel import MISSING, MissingType
 from .shared.shared import Shared
 from .sharing import result_type
 from .state import State
-from .stats import Status, Tally
+from .stats import Status
 from .steps.appraisal import make_entry, ttl_ns_for
 from .steps.request import Request
 from .tiers.base import Tier
@@ -166,20 +166,10 @@ class Engine:
     def fast(self, entries: Mapping[Hashable, Entry], slot: Hashable, tally: Tally) -> Any:  # Any: any value
         """Return the value at `slot` if a look at the clock is all that it takes, else `MISSING`. Takes no lock."""
         try:
-            entry = entries.get(slot)
+            return self.state.table.hit(entries, slot, tally)
         except TypeError:
             check_hashable(slot)
             raise
-        if entry is None:
-            return MISSING
-        value = entry.value
-        now_ns, table = self.state.clock_ns(), self.state.table
-        if now_ns < entry.fast_ns and entry.epoch == table.epoch and now_ns < table.fresh_until_ns:
-            if entry.freq < 3:
-                entry.freq += 1
-            tally.hits += 1
-            return value
-        return MISSING
 
     def peek(self, key: Hashable) -> Any:  # Any: a value of any type
         """Return the fresh value of `key`, else `MISSING`, and leave no trace of the look."""

@@ -51,6 +51,11 @@ class Fences:
     def __bool__(self) -> bool:
         return bool(self._keys or self._tags)
 
+    @property
+    def registers(self) -> tuple[dict[Hashable, _Fence], dict[object, int]]:
+        """The fences by key, and the writers by tag; the same two as long as this lives."""
+        return self._keys, self._tags
+
     def enter(self, keys: tuple[Hashable, ...], tags: tuple[object, ...], epoch: int) -> Pass:
         """Begin a write; several may be under way for one key, and one may hold a key twice."""
         undisturbed: dict[Hashable, int | None] = {}
@@ -77,6 +82,11 @@ class Fences:
                 self._tags[tag] = writers - 1
             else:
                 self._tags.pop(tag, None)
+
+    def forget(self) -> None:
+        """Forget the writes of a parent process, which end there."""
+        self._keys.clear()
+        self._tags.clear()
 
     def disturb(self, key: Hashable) -> None:
         """Note that somebody else changed the record of `key`, or said so."""

@@ -10,7 +10,7 @@ from .durations import Duration
 from .engine import Engine, check_callable, check_sync_loader, timeout_ns_of
 from .flow.read import read
 from .keys import check_hashable
-from .memory.table import Table
+from .memory.implementation import Table
 from .policy import Policy
 from .runtime.base import block
 from .runtime.tasks import is_coroutine_function

@@ -11,18 +11,20 @@ from typing import Any
 from .codec import TypedCodec
 from .engine import Engine
 from .errors import ConfigurationError, NotFound, UsageError
+from .flight import Flight
 from .flow.read import attempt, finish, read, single_load
-from .keys import Binder, Instances, Template, check_hashable, check_tags
-from .memory.table import Scope
+from .keys import Binder, Instances, Template, check_hashable, check_tags, has_attributes
+from .memory.implementation import Scope
 from .policy import Policy
-from .quick import Shortcut, may_be_quick
+from .quick import make_shortcut, may_be_quick
 from .runtime.base import block
 from .runtime.tasks import is_coroutine_function
+from .runtime.threads import check_no_coroutine
 from .sentinel import MISSING
 from .shared.shared import Shared, scope_tag
 from .sharing import result_type
 from .stats import CacheInfo
-from .steps.landing import fail, land
+from .steps.landing import fail, land, strike
 from .steps.request import AGAIN, LEAD, Request
 
 KeyMaker = Callable[[tuple[Any, ...]], Hashable]  # Any: the arguments of a call, in the order of the parameters
@@ -64,10 +66,10 @@ class Recipe:
         )
         self.tally = engine.state.new_tally()
         is_quick = may_be_quick(engine.state, policy)
-        self.shortcut = Shortcut(engine.state, self.scope, policy) if is_quick else None
+        self.shortcut = make_shortcut(engine.state, self.scope, policy, self.tally) if is_quick else None
         self.binder = Binder(function)
         self._has_one_argument = len(self.binder.names) == 1
-        self._instances = Instances()
+        self.instances = Instances()
         self.is_method = in_class and self.binder.names[:1] in (("self",), ("cls",))
         self._typed = typed
         self._key = self._key_maker(key)
@@ -78,7 +80,9 @@ class Recipe:
             self._join(engine.state.shared)
         self._tags = [self._template(tag) for tag in check_tags(tags)]
         has_parameters = self.binder.has_only_positional and not in_class
-        self.has_plain_keys = key is None and not typed and not self._tags and has_parameters
+        self.has_argument_keys = key is None and not typed
+        self.has_plain_keys = self.has_argument_keys and not self._tags and has_parameters
+        self.has_lasting_keys = not callable(key) and not (isinstance(key, str) and has_attributes(key))
 
     def _join(self, shared: Shared) -> None:
         """Have a name in the shared tier, the same in all processes."""
@@ -127,7 +131,7 @@ class Recipe:
             made = key(bound)
             check_hashable(made)
             return made, bound
-        named = (self._instances.token_of(bound[0]), *bound[1:]) if self.is_method else bound
+        named = (self.instances.token_of(bound[0]), *bound[1:]) if self.is_method else bound
         try:
             hash(named)
         except TypeError as error:
@@ -179,7 +183,7 @@ class Recipe:
             size = len(self.scope.entries)
         else:
             with state.lock:
-                size = state.table.tags.count_of(self.tag)
+                size = state.table.count_of(self.tag)
         return CacheInfo(tally.hits + tally.stale_hits, tally.misses + tally.joins, state.table.maxsize, size)
 
     def cache_clear(self) -> None:
@@ -218,18 +222,35 @@ class FunctionCache:
         if shortcut is None or flight is None:
             return self._miss(slot, args)
         recipe.tally.misses += 1
-        engine = recipe.engine
         try:
-            value = engine.threads.run_now(flight, recipe.function, args)
+            value = recipe.engine.threads.run_now(flight, recipe.function, args)
             if shortcut.touch_down(flight, value):
                 return value
-            land(engine.state, flight, value, recipe.quick_request(slot, args))
         except BaseException as error:
-            fail(engine.state, flight, error, recipe.quick_request(slot, args))
+            self.fail(flight, slot, args, error)
+            raise
+        return self.settle(flight, slot, args, value)
+
+    def settle(self, flight: Flight, slot: Hashable, args: tuple[Any, ...], value: Any) -> Any:
+        """End a flight whose value the shortcut could not store, and return the value."""
+        recipe, state = self._recipe, self._recipe.engine.state  # Any: a call's arguments and result
+        try:
+            land(state, flight, check_no_coroutine(value), recipe.quick_request(slot, args))
+        except BaseException as error:
+            self.fail(flight, slot, args, error)
             raise
         if flight.error is not None:
             raise flight.error
         return flight.value
+
+    def fail(self, flight: Flight, slot: Hashable, args: tuple[Any, ...], error: BaseException) -> None:
+        """End a flight whose load or whose storing raised."""  # Any: a call's arguments
+        state = self._recipe.engine.state
+        try:
+            fail(state, flight, error, self._recipe.quick_request(slot, args))
+        except BaseException:  # no room for another call, or no memory: newcomers must not wait all the same
+            strike(state, flight)
+            raise
 
     def _miss(self, slot: Hashable, args: tuple[Any, ...]) -> Any:  # Any: a call's arguments and result
         engine = self._recipe.engine
@@ -291,7 +312,11 @@ class AsyncFunctionCache:
                     return value
                 land(state, flight, value, request)
         except BaseException as error:
-            fail(state, flight, error, request)
+            try:
+                fail(state, flight, error, request)
+            except BaseException:  # as in `FunctionCache.fail`
+                strike(state, flight)
+                raise
             raise
         if value is AGAIN:
             return await finish(state, engine.tasks, request)

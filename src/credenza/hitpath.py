@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from .functions import AsyncFunctionCache, FunctionCache, Recipe
 from .keys import check_hashable
+from .memory.implementation import compiled
+from .runtime.threads import Threads
 
 _PREFIX = "_credenza_"
+_MOST_PARAMETERS = 8
+"""Functions with more are answered in Python."""
 
 _SOURCE = """
 {colour} call({parameters}):
@@ -35,6 +40,49 @@ _PROVED_HIT = "if (@now := @now_ns()) < @entry.fast_ns and @now < @table.fresh_u
 def may_have_hit_path(recipe: Recipe) -> bool:
     """Tell whether the arguments alone make the key, and no name of theirs is one of ours."""
     return recipe.has_plain_keys and not any(name.startswith(_PREFIX) for name in recipe.binder.names)
+
+
+def make_call(
+    recipe: Recipe,
+    handle: FunctionCache | AsyncFunctionCache,
+    fallback: Callable[..., Any],  # Any: the decorated function's own result
+    *,
+    bind: Callable[[object], object] | None = None,
+) -> Callable[..., Any] | None:
+    """Return what answers the calls of a function, compiled; None where that cannot be.
+
+    Args:
+        recipe: the function.
+        handle: what does the rest.
+        fallback: answers all calls by itself. The compiled one hands to it whatever it cannot bind or find, so that errors
+            are Python's own.
+        bind: of a method, returns the bound one.
+    """
+    binder = recipe.binder
+    parameters = binder.parameters
+    may_be_compiled = recipe.has_plain_keys or recipe.has_lasting_keys
+    if compiled is None or not may_be_compiled or not binder.has_only_positional or len(parameters) > _MOST_PARAMETERS:
+        return None
+    defaults = tuple(parameter.default for parameter in parameters if parameter.default is not parameter.empty)
+    made: Callable[..., Any] = compiled.Call(
+        table=recipe.engine.state.table,
+        scope=recipe.scope,
+        tally=recipe.tally,
+        miss=handle.miss,
+        fallback=fallback,
+        function=recipe.function,
+        handle=handle,
+        shortcut=recipe.shortcut if _runs_at_once(recipe) else None,
+        names=recipe.binder.names,
+        defaults=defaults,
+        positional_only=_count_positional_only(recipe),
+        is_async=recipe.is_async,
+        tokens=recipe.instances.tokens if bind is not None else None,
+        bind=bind,
+        key_for=None if recipe.has_argument_keys else recipe.key_for,
+        is_plain=recipe.has_plain_keys,
+    )
+    return made
 
 
 def make_hit_path(recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) -> Callable[..., Any]:
@@ -71,7 +119,7 @@ def make_hit_path(recipe: Recipe, handle: FunctionCache | AsyncFunctionCache) ->
     )
     exec(compile(source, "<credenza hit path>", "exec"), namespace)  # noqa: S102  # names come from a signature
     call: Callable[..., Any] = namespace["call"]
-    return call
+    return functools.update_wrapper(call, recipe.function)
 
 
 def _parameters(recipe: Recipe, namespace: dict[str, Any]) -> str:
@@ -84,12 +132,19 @@ def _parameters(recipe: Recipe, namespace: dict[str, Any]) -> str:
             namespace[default] = parameter.default
             text += f"={default}"
         parts.append(text)
-    only_positional = [parameter.kind is parameter.POSITIONAL_ONLY for parameter in recipe.binder.parameters].count(
-        True
-    )
+    only_positional = _count_positional_only(recipe)
     if only_positional:
         parts.insert(only_positional, "/")
     return ", ".join(parts)
+
+
+def _runs_at_once(recipe: Recipe) -> bool:
+    """Tell whether a miss that meets nobody runs its load here and now: in a thread, not in a simulation of one."""
+    return recipe.has_plain_keys and not recipe.is_async and type(recipe.engine.threads) is Threads
+
+
+def _count_positional_only(recipe: Recipe) -> int:
+    return sum(parameter.kind is parameter.POSITIONAL_ONLY for parameter in recipe.binder.parameters)
 
 
 def _check(slot: object) -> None:

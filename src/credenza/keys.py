@@ -236,6 +236,11 @@ def _follow(value: Any, attributes: Sequence[str]) -> Any:
     return value
 
 
+def has_attributes(text: str) -> bool:
+    """Tell whether a template names attributes of arguments, so that equal arguments may make different keys."""
+    return any("." in field for field in Template(text).fields)
+
+
 class Token:
     """Stands for one instance; equal only to itself."""
 
@@ -252,12 +257,15 @@ class Instances:
     """Stands in for the instances whose methods are cached, so that no key keeps one of them alive.
 
     Thread-safe. An instance is told by identity; a token is never used again for another one.
+
+    Attributes:
+        tokens: by the id of an instance, a weak reference to it and its token.
     """
 
-    __slots__ = ("_tokens",)
+    __slots__ = ("tokens",)
 
     def __init__(self) -> None:
-        self._tokens: dict[int, tuple[weakref.ref[object], Token]] = {}
+        self.tokens: dict[int, tuple[weakref.ref[object], Token]] = {}
 
     def token_of(self, instance: object) -> Token:
         """Return the stand-in of `instance`.
@@ -265,7 +273,7 @@ class Instances:
         Raises:
             UsageError: the instance cannot be referenced weakly.
         """
-        known = self._tokens.get(id(instance))
+        known = self.tokens.get(id(instance))
         if known is not None and known[0]() is instance:
             return known[1]
         number = id(instance)
@@ -278,12 +286,12 @@ class Instances:
             ) from error
         record = (reference, Token(type(instance).__qualname__))
         while True:
-            current = self._tokens.setdefault(number, record)
+            current = self.tokens.setdefault(number, record)
             if current[0]() is instance:
                 return current[1]
-            self._tokens.pop(number, None)  # of an instance that died at the same address
+            self.tokens.pop(number, None)  # of an instance that died at the same address
 
     def _forget(self, number: int, dead: weakref.ref[object]) -> None:
-        known = self._tokens.get(number)
+        known = self.tokens.get(number)
         if known is not None and known[0] is dead:
-            del self._tokens[number]
+            del self.tokens[number]

@@ -12,8 +12,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from .flight import LANDED, Flight, loading
-from .memory.entry import Entry
-from .memory.table import Scope
+from .memory.implementation import Entry, Scope, Tally, compiled
 from .policy import Policy
 from .source import Loaded
 from .state import State
@@ -38,13 +37,39 @@ def may_be_quick(state: State, policy: Policy) -> bool:
     )
 
 
+def make_shortcut(state: State, scope: Scope, policy: Policy, tally: Tally) -> Shortcut:
+    """Return the shortcut of a function, compiled where the table is."""
+    if compiled is None:
+        return Shortcut(state, scope, policy, tally)
+    made: Shortcut = compiled.Shortcut(
+        state=state,
+        table=state.table,
+        scope=scope,
+        tally=tally,
+        policy=policy,
+        ttl_ns=policy.ttl_ns,
+        jitter=jitter_of(policy),
+        flight_type=Flight,
+        loaded_type=Loaded,
+        loading=loading,
+        landed=LANDED,
+    )
+    return made
+
+
+def jitter_of(policy: Policy) -> float:
+    """Return the share by which a ttl may be shortened; a value that never expires has none."""
+    return 0.0 if policy.ttl is None else policy.jitter
+
+
 class Shortcut:
     """The two steps of a quick miss of one function."""
 
-    __slots__ = ("_next_ttl_ns", "_policy", "_random", "_scope", "_shelf", "_state", "_table")
+    __slots__ = ("_next_ttl_ns", "_policy", "_random", "_scope", "_shelf", "_state", "_table", "_tally")
 
-    def __init__(self, state: State, scope: Scope, policy: Policy) -> None:
+    def __init__(self, state: State, scope: Scope, policy: Policy, tally: Tally) -> None:
         self._state = state
+        self._tally = tally
         self._table = state.table
         self._scope = scope
         self._shelf = scope.entries
@@ -82,9 +107,10 @@ class Shortcut:
                 return False
             table.put(entry, (), now_ns)
             del flights[key]
-            state.loads += 1
-            state.stores += 1
-            state.load_total_ns += load_ns
+            tally = self._tally
+            tally.loads += 1
+            tally.stores += 1
+            tally.load_ns += load_ns
             flight.value = value
             flight.load_ns = load_ns
             flight.outcome = LANDED
@@ -100,6 +126,6 @@ class Shortcut:
     def _draw(self) -> None:
         """Draw the ttls of the next entries, anew if the source of randomness is another one."""
         random = self._random = self._state.random
-        ttl_ns, jitter = self._policy.ttl_ns, self._policy.jitter if self._policy.ttl is not None else 0.0
+        ttl_ns, jitter = self._policy.ttl_ns, jitter_of(self._policy)
         drawn = [ttl_ns - int(ttl_ns * jitter * random()) for _ in range(_DRAWS)]
         self._next_ttl_ns: Callable[[], int] = itertools.cycle(drawn).__next__

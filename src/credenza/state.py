@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
@@ -13,11 +12,11 @@ from .errors import CacheClosed
 from .events import EventKind, Events
 from .fence import Fences, Pass
 from .flight import Flight, Gate
-from .memory.entry import Entry
-from .memory.table import EVICTED, Scope, Table
+from .memory.implementation import Entry, Lock, Scope, Table, Tally
+from .memory.table import EVICTED
 from .sentinel import MISSING
 from .shared.shared import Shared
-from .stats import Stats, Tally
+from .stats import Stats
 
 Weigh = Callable[[Hashable, Any], int]  # Any: the value, of whatever type the cache holds
 
@@ -57,8 +56,9 @@ class State:
     """
 
     def __init__(self, table: Table, *, clock_ns: ClockNs, weigh: Weigh | None, name: str) -> None:
-        self.lock = threading.RLock()
+        self.lock = Lock()
         self.table = table
+        table.clock_ns = clock_ns
         self.name = name
         self.clock_ns = clock_ns
         self.shared: Shared | None = None
@@ -86,7 +86,7 @@ class State:
             entry.freq += 1
         entry.read_ns = now_ns
         if self.table.needs_touch:
-            self.table.eviction.touch(entry)
+            self.table.touch(entry)
 
     def store(self, entry: Entry, tags: Iterable[object], now_ns: int, look: Look | None = None) -> None:
         """Put a written value in, unless a write is under way; loads that began before it will not be stored (I2).
@@ -147,7 +147,7 @@ class State:
             self.table.epoch += 1
             self.forgotten_epoch = self.table.epoch  # so that writes under way do not store what they wrote, either
             self.recent_tags.clear()
-            living = self.table.eviction.living()
+            living = self.table.living()
         self._take_out(living)
         if self.events.listeners:
             self.events.emit(kind)
@@ -317,13 +317,13 @@ class State:
                 joins=sum(tally.joins for tally in tallies),
                 bypasses=self.bypasses,
                 shared_hits=sum(tally.shared_hits for tally in tallies),
-                loads=self.loads,
+                loads=self.loads + sum(tally.loads for tally in tallies),
                 load_failures=self.load_failures,
-                load_seconds=self.load_total_ns / 1e9,
-                stores=self.stores,
+                load_seconds=(self.load_total_ns + sum(tally.load_ns for tally in tallies)) / 1e9,
+                stores=self.stores + sum(tally.stores for tally in tallies),
                 refused_stores=self.refused_stores,
-                evictions=self.evictions,
-                expirations=self.expirations,
+                evictions=self.evictions + sum(tally.evictions for tally in tallies),
+                expirations=self.expirations + sum(tally.expirations for tally in tallies),
                 invalidations=self.invalidations,
                 refreshes=self.refreshes,
                 size=self.table.size,
@@ -345,11 +345,7 @@ class State:
             if self.shared is not None and self.shared.names.scopes.get(scope.name) is scope:
                 del self.shared.names.scopes[scope.name]
             self.tallies.remove(tally)
-            self.tally.hits += tally.hits
-            self.tally.stale_hits += tally.stale_hits
-            self.tally.misses += tally.misses
-            self.tally.joins += tally.joins
-            self.tally.shared_hits += tally.shared_hits
+            self.tally.add(tally)
 
     def close(self) -> None:
         """Refuse whatever comes later, and ask the loads under way to stop."""
@@ -365,11 +361,11 @@ class State:
 
     def forget_the_parent(self) -> None:
         """Begin anew in a forked child: the threads and loops that flew the flights are not here. The table stays."""
-        self.lock = threading.RLock()
+        self.lock = Lock()
         self.flights = {}
         self.gates = {}
         self.looks = {}
-        self.fences = Fences()
+        self.fences.forget()
         if self.shared is not None:
             self.table.fresh_until_ns = 0 if self.shared.needs_proof else FOREVER_NS
             self.shared.begin_anew(self.clock_ns())

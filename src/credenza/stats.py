@@ -97,10 +97,21 @@ class Tally:
     """The counters of one cached function, or of the calls by hand. Bumped without a lock, as the hit path has none.
 
     `x += 1` on an attribute is not interrupted by another thread on builds with the GIL; on a free-threaded build a
-    count may be lost, never a value.
+    count may be lost, never a value. What follows `shared_hits` is counted by shortcuts, under the lock.
     """
 
-    __slots__ = ("hits", "joins", "misses", "shared_hits", "stale_hits")
+    __slots__ = (
+        "evictions",
+        "expirations",
+        "hits",
+        "joins",
+        "load_ns",
+        "loads",
+        "misses",
+        "shared_hits",
+        "stale_hits",
+        "stores",
+    )
 
     def __init__(self) -> None:
         self.hits = 0
@@ -108,3 +119,9 @@ class Tally:
         self.misses = 0
         self.joins = 0
         self.shared_hits = 0
+        self.loads = self.load_ns = self.stores = self.evictions = self.expirations = 0
+
+    def add(self, other: Tally) -> None:
+        """Count what another has counted, too."""
+        for name in Tally.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))

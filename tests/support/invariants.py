@@ -12,7 +12,7 @@ from typing import Any
 
 from credenza.durations import FOREVER_NS
 from credenza.memory.entry import DEAD, Entry
-from credenza.memory.eviction import MAIN, SMALL, Lru, S3Fifo
+from credenza.memory.eviction import MAIN, SMALL, WINDOW, Lru, S3Fifo
 from credenza.memory.expiry import Expiry
 from credenza.memory.table import Table
 from credenza.sentinel import MISSING
@@ -132,8 +132,10 @@ def _come_to(condition: Any, message: Any) -> None:
 
 
 def check_table(table: Table) -> None:
-    """Check that every part of a table says the same about what is in it."""
-    living = _check_eviction(table)
+    """Check that every part of a table says the same about what is in it; the compiled one shows less of itself."""
+    is_pure = isinstance(table, Table)
+    living = _check_eviction(table) if is_pure else table.living()
+    assert len({id(entry) for entry in living}) == len(living), "an entry is queued twice"
     shelves = {id(entry.shelf): entry.shelf for entry in living}
     shelves[id(table.entries)] = table.entries
     shelved = [entry for shelf in shelves.values() for entry in shelf.values()]
@@ -146,44 +148,53 @@ def check_table(table: Table) -> None:
     assert table.size == len(living)
     assert table.weight == sum(entry.weight for entry in living)
     assert table.maxsize is None or table.size <= table.maxsize
-    assert table.weight <= table._most_weight
-    _check_tags(table, living)
-    _check_expiry(table.expiry, living)
+    for entry in living:
+        assert entry.queue, f"{entry.key!r} is in no queue"
+        assert entry.tick or entry.deadline_ns() >= FOREVER_NS, f"{entry.key!r} is never reclaimed"
+    for tag, count in Counter(tag for entry in living for tag in entry.tags).items():
+        assert tag.count == count, f"the tag {tag.name!r} counts {tag.count} entries, and {count} carry it"
+        assert tag.is_dead or table.count_of(tag.name) == count
+    if is_pure:
+        assert table.weight <= table._most_weight
+        _check_tags(table, living)
+        _check_expiry(table.expiry, living)
 
 
 def _check_eviction(table: Table) -> list[Entry]:
     """Return the living entries, each of which is queued once."""
     eviction = table.eviction
     living = eviction.living()
-    assert len({id(entry) for entry in living}) == len(living), "an entry is queued twice"
     if isinstance(eviction, Lru):
         return living
     assert isinstance(eviction, S3Fifo)
+    window = [entry for entry in eviction._window if entry.queue == WINDOW]
     small = [entry for entry in eviction._small if entry.queue == SMALL]
     main = [entry for entry in eviction._main if entry.queue == MAIN]
-    assert len(small) + len(main) == len(living), "an entry is in another queue than it says"
-    assert eviction._small_cost == sum(entry.weight for entry in small)
-    assert eviction._dead == len(eviction._small) + len(eviction._main) - len(living)
-    ghost = eviction._ghost
-    assert len(ghost.young) < ghost.size
-    assert len(ghost.old) <= ghost.size
+    assert len(window) + len(small) + len(main) == len(living), "an entry is in another queue than it says"
+    assert eviction._window_count == len(window)
+    assert eviction._small_count == len(window) + len(small)
+    assert eviction._main_count == len(main)
+    assert eviction._small_cost == sum(entry.weight for entry in window + small)
+    assert eviction._least_share <= eviction._share <= eviction._most_share
+    queued = len(eviction._window) + len(eviction._small) + len(eviction._main)
+    assert eviction._dead == queued - len(living)
+    stamps = [entry.stamp for entry in main]
+    assert stamps == sorted(stamps), "the main queue is not in the order in which its entries were looked at"
+    ghosts = eviction._ghosts
+    assert all(-ghosts._main_clock <= when <= ghosts.clock for when in ghosts._seen.values())
+    assert len(ghosts._seen) <= len(ghosts._order) + len(ghosts._long_order) + len(ghosts._main_order)
     return living
 
 
 def _check_tags(table: Table, entries: list[Entry]) -> None:
-    carried = Counter(tag for entry in entries for tag in entry.tags)
-    living = table.tags._living
-    for tag, count in carried.items():
-        assert tag.count == count, f"the tag {tag.name!r} counts {tag.count} entries, and {count} carry it"
-        assert tag.is_dead or living.get(tag.name) is tag
-    for name, tag in living.items():
+    carried = {tag for entry in entries for tag in entry.tags}
+    for name, tag in table.tags._living.items():
         assert tag in carried, f"the tag {name!r} is remembered, and nothing carries it"
         assert not tag.is_dead
 
 
 def _check_expiry(expiry: Expiry, entries: list[Entry]) -> None:
     for entry in entries:
-        assert entry.tick or entry.deadline_ns() >= FOREVER_NS, f"{entry.key!r} is never reclaimed"
         assert not entry.tick or entry in expiry._buckets[entry.tick]
     assert sum(map(len, expiry._buckets.values())) == sum(bool(entry.tick) for entry in entries)
     assert sorted(expiry._ticks) == sorted(expiry._buckets)

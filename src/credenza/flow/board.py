@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..codec import SEEN_BYTES, TypedCodec, Unencodable
 from ..errors import TierError
 from ..events import EventKind
-from ..memory.entry import Entry
+from ..memory.implementation import Entry
 from ..runtime.base import Waiter
 from ..sentinel import MISSING
 from ..shared.shared import LEASE_MS, MILLISECOND, Knowledge, Shared

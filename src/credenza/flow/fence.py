@@ -9,7 +9,7 @@ from collections.abc import Collection, Hashable, Iterable, Sequence
 from ..codec import TypedCodec
 from ..errors import FenceLost, TierError
 from ..events import EventKind
-from ..memory.entry import Entry
+from ..memory.implementation import Entry
 from ..runtime.base import Waiter
 from ..shared.owed import Debt
 from ..shared.shared import FENCE_MS, MILLISECOND, Barrier

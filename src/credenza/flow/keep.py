@@ -9,7 +9,7 @@ from typing import Final
 from ..durations import FOREVER_NS
 from ..errors import TierError
 from ..events import EventKind
-from ..memory.table import Scope
+from ..memory.implementation import Scope
 from ..runtime.base import Waiter
 from ..sentinel import MISSING
 from ..shared.proof import MOST_NEWS

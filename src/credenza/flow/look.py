@@ -8,8 +8,7 @@ from typing import Final
 from ..codec import SEEN_BYTES, Envelope, Unreadable
 from ..errors import TierError
 from ..events import EventKind
-from ..memory.entry import Entry
-from ..memory.table import Scope
+from ..memory.implementation import Entry, Scope
 from ..runtime.base import Waiter
 from ..sentinel import MISSING
 from ..shared.shared import MILLISECOND, Knowledge, Shared, scope_tag

@@ -13,7 +13,7 @@ from ..runtime.base import Load, Runtime, Waiter, block
 from ..state import State
 from ..stats import Status
 from ..steps.approach import approach
-from ..steps.landing import fail, give_up_late, land
+from ..steps.landing import fail, give_up_late, land, strike
 from ..steps.leaving import fall_back, has_stand_in, keep, leave, may_share, signal_of
 from ..steps.request import AGAIN, JOIN, LEAD, LOOK, REFRESH, WAIT, Move, Request
 from .lease import SharedLoad
@@ -80,7 +80,11 @@ def attempt(state: State, run: Runtime, request: Request) -> Any:  # Any: a valu
     move = request.move = approach(state, request)
     if move is LEAD:
         flight = request.flight
-        lead(state, run, _load(state, request), (request,))
+        try:
+            lead(state, run, _load(state, request), (request,))
+        except BaseException:  # nearly always it has ended the flight
+            strike(state, flight)
+            raise
         if flight.outcome != LANDED:
             return AGAIN
         return _received(request, flight)

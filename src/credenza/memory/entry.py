@@ -30,9 +30,11 @@ class Entry:
         retry_ns: no refresh before this time, as the last one failed.
         freq: hits since it was last looked at for eviction, at most 3.
         queue: which eviction queue holds it, 0 for none; set by the queues.
+        stamp: when eviction saw it last, by eviction's own clock.
         tick: the expiry bucket that holds it, 0 for none.
         epoch: the table's count of tag invalidations when its tags were last found alive; set by the table.
         shelf, slot: the dictionary that holds it, and its place there; set by the table.
+        hash: of `slot`; set by the table, as the user's `__hash__` may raise when it is asked again.
         why: what took it out of the table, None for a caller; set by the table.
         seen: what identifies the record of the shared tier that it is a copy of.
         is_absent: `value` is the `NotFound` that the loader raised.
@@ -45,6 +47,7 @@ class Entry:
         "fast_ns",
         "freq",
         "fresh_ns",
+        "hash",
         "key",
         "load_ns",
         "policy",
@@ -52,6 +55,7 @@ class Entry:
         "read_ns",
         "shelf",
         "slot",
+        "stamp",
         "stored_ns",
         "tags",
         "tick",
@@ -65,9 +69,11 @@ class Entry:
     is_absent: bool = False
     seen: bytes = b""
     epoch: int
+    hash: int
     queue: int
     shelf: dict[Hashable, Entry]
     slot: Hashable
+    stamp: int
     why: EventKind | None
 
     def __init__(

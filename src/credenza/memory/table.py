@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
-from typing import Final
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, Final
 
+from ..clock import ClockNs, monotonic_ns
 from ..durations import FOREVER_NS
 from ..errors import ConfigurationError
 from ..events import EventKind
+from ..sentinel import MISSING
+from ..stats import Tally
 from .entry import DEAD, Entry
 from .eviction import Eviction, Lru, S3Fifo
 from .expiry import Expiry
@@ -17,7 +20,6 @@ EVICTED: Final = EventKind.EVICTED
 """Looking up a member of an enum is a function call before Python 3.12."""
 
 _UNBOUNDED = 1 << 62
-_GHOSTS_WITHOUT_MAXSIZE = 10_000
 
 _DUE_PER_STORE = 4
 """How many entries a store looks at for expiry: more than one, so that the expired grow fewer while others come."""
@@ -32,7 +34,7 @@ class Scope:
         ignores_tags: its hits look at the clock only, so an entry with tags must not be taken for one that needs no more.
     """
 
-    __slots__ = ("entries", "ignores_tags", "name")
+    __slots__ = ("__weakref__", "entries", "ignores_tags", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -60,6 +62,7 @@ class Table:
         size: how many entries there are in all.
         epoch: counts tag invalidations; an entry whose tags were looked at in this epoch is alive.
         fresh_until_ns: the entries may be served before this time; for ever, unless a shared tier has to prove it.
+        clock_ns: what a hit reads.
 
     Raises:
         ConfigurationError: a bound that is no positive int, or an unknown eviction policy.
@@ -70,6 +73,7 @@ class Table:
         "_most_entries",
         "_most_weight",
         "_postponed",
+        "clock_ns",
         "entries",
         "epoch",
         "eviction",
@@ -90,6 +94,7 @@ class Table:
         self.entries: dict[Hashable, Entry] = {}
         self.size = 0
         self.epoch = 0
+        self.clock_ns: ClockNs = monotonic_ns
         self.fresh_until_ns = FOREVER_NS
         self.weight = 0
         self.tags = Tags()
@@ -104,9 +109,7 @@ class Table:
         if name == "lru":
             return Lru()
         if name == "s3fifo":
-            ghosts = self._most_entries * 9 // 10 if self._most_entries < _UNBOUNDED else _GHOSTS_WITHOUT_MAXSIZE
-            capacity = self._most_weight if self._most_weight < _UNBOUNDED else self._most_entries
-            return S3Fifo(capacity, max(1, ghosts))
+            return S3Fifo(self._most_weight if self._most_weight < _UNBOUNDED else self._most_entries)
         raise ConfigurationError(f'eviction must be "s3fifo" or "lru", got {name!r}')
 
     def find(self, key: Hashable) -> Entry | None:
@@ -114,6 +117,20 @@ class Table:
         if type(key) is tuple and len(key) == 2 and type(key[0]) is Scope:
             return key[0].entries.get(key[1])
         return self.entries.get(key)
+
+    def hit(self, entries: Mapping[Hashable, Entry], slot: Hashable, tally: Tally) -> Any:  # Any: a value of any type
+        """Return the value at `slot` if a look at the clock is all that it takes, else `MISSING`. Takes no lock."""
+        entry = entries.get(slot)
+        if entry is None:
+            return MISSING
+        value = entry.value
+        now_ns = self.clock_ns()
+        if now_ns < entry.fast_ns and entry.epoch == self.epoch and now_ns < self.fresh_until_ns:
+            if entry.freq < 3:
+                entry.freq += 1
+            tally.hits += 1
+            return value
+        return MISSING
 
     def is_alive(self, entry: Entry, now_ns: int) -> bool:
         """Tell whether `entry` may still be served, fresh or stale: not expired, not idle, no tag invalidated."""
@@ -156,7 +173,7 @@ class Table:
             shelf, slot = key[0].entries, key[1]
             if tags and key[0].ignores_tags:
                 entry.fast_ns = 0
-        entry.shelf, entry.slot, entry.epoch = shelf, slot, self.epoch
+        entry.shelf, entry.slot, entry.epoch, entry.hash = shelf, slot, self.epoch, hash(slot)
         if slot in shelf:
             self._replace(shelf[slot], entry, tags)
             return
@@ -228,6 +245,18 @@ class Table:
             self.eviction.discard(entry)
             self._let_go(entry, why)
 
+    def touch(self, entry: Entry) -> None:
+        """Let eviction know that `entry` was used; only where `needs_touch` says so."""
+        self.eviction.touch(entry)
+
+    def living(self) -> list[Entry]:
+        """Return all entries."""
+        return self.eviction.living()
+
+    def count_of(self, name: object) -> int:
+        """Return how many entries carry the tag `name`."""
+        return self.tags.count_of(name)
+
     def invalidate_tag(self, name: object) -> None:
         """Make every entry that carries `name` dead, in constant time; they are reclaimed as they are met."""
         self.epoch += 1
@@ -259,19 +288,6 @@ class Table:
         if entry.tick:
             self.expiry.discard(entry)
         self.gone.append(entry)
-
-
-class NoTable(Table):
-    """A table that keeps nothing: a cache without a memory tier."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__(maxsize=1, max_weight=None, eviction="s3fifo")
-        self.maxsize = 0
-
-    def put(self, entry: Entry, tags: Iterable[object], now_ns: int) -> None:
-        """Keep nothing."""
 
 
 def _bound(name: str, bound: int | None) -> int:

@@ -29,13 +29,17 @@ class Tags:
 
     def attach(self, names: Iterable[object]) -> tuple[Tag, ...]:
         """Count one more entry for each of `names` and return their generations."""
-        attached = []
-        for name in names:
-            tag = self._living.get(name)
-            if tag is None:
-                tag = self._living[name] = Tag(name)
-            tag.count += 1
-            attached.append(tag)
+        attached: list[Tag] = []
+        try:
+            for name in names:
+                tag = self._living.get(name)
+                if tag is None:
+                    tag = self._living[name] = Tag(name)
+                tag.count += 1
+                attached.append(tag)
+        except BaseException:  # the user's `__hash__`: nothing carries the others, either
+            self.detach(attached)
+            raise
         return tuple(attached)
 
     def detach(self, tags: Iterable[Tag]) -> None:

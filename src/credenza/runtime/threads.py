@@ -51,7 +51,7 @@ class Threads:
     def run_now(self, flight: Flight, loader: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """Call a plain loader in this thread, in a copy of the context."""  # Any: the user's function
         result = contextvars.copy_context().run(_call, flight, loader, args)
-        return _no_coroutine(result) if type(result) is CoroutineType else result
+        return check_no_coroutine(result) if type(result) is CoroutineType else result
 
     def start(self, state: State, load: Load, flight: Flight, request: Request, /) -> None:
         """Run `load` in a worker thread."""
@@ -62,16 +62,16 @@ class Threads:
         self, state: State, load: Load, flight: Flight, request: Request, result: Any, /
     ) -> bool:  # Any: what the user's function returned
         """Refuse a coroutine, which nobody here can await."""
-        _no_coroutine(result)
+        check_no_coroutine(result)
         return False
 
     async def call(self, flight: Flight, loader: Callable[..., Any], /, *args: Any) -> Any:  # Any: the user's function
         """Call it; the faces let no coroutine function come this far."""
-        return _no_coroutine(loader(*args))
+        return check_no_coroutine(loader(*args))
 
     async def perform(self, action: Callable[[], Any], /, *, is_async: bool) -> Any:  # Any: the user's function
         """Call it."""
-        return _no_coroutine(action())
+        return check_no_coroutine(action())
 
     def ask(self, tier: Tier, operation: Operation, timeout_ns: int, /) -> Reply:
         """Have the tier perform one operation, together with those of other threads; raises `TierError` as it does."""
@@ -83,6 +83,8 @@ class Threads:
 
     async def join(self, signal: Signal, home: Any, timeout_ns: int | None, /) -> bool:  # Any: an event loop
         """Block until the signal is set, the time is over or the loop has stopped."""
+        if signal.is_set:
+            return True
         bell = threading.Lock()  # an Event does the same with two locks and a list
         bell.acquire()
         signal.listen(bell, lambda: _ring(bell))
@@ -118,7 +120,8 @@ def _call(flight: Flight, loader: Callable[..., Any], args: tuple[Any, ...]) -> 
     return loader(*args)
 
 
-def _no_coroutine(result: Any) -> Any:  # Any: what the user's function returned
+def check_no_coroutine(result: Any) -> Any:  # Any: what the user's function returned
+    """Return what a plain loader returned; a coroutine is closed and refused."""
     if type(result) is CoroutineType:
         result.close()
         raise UsageError("the sync face got a coroutine, which it cannot await; use cache.aio for async functions")

@@ -11,7 +11,7 @@ from typing import Any
 from ..durations import Duration, nanoseconds_of
 from ..errors import NotFound, copy_exception
 from ..keys import check_tags
-from ..memory.entry import Entry
+from ..memory.implementation import Entry
 from ..policy import Policy, ttl_ns_of
 from ..sentinel import MISSING, MissingType
 from ..source import Loaded

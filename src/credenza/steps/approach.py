@@ -6,7 +6,7 @@ import math
 
 from ..events import EventKind
 from ..flight import Flight
-from ..memory.entry import Entry
+from ..memory.implementation import Entry
 from ..state import State
 from .landing import settle_late
 from .request import JOIN, LEAD, LOOK, REFRESH, SERVE, SERVE_STALE, WAIT, Move, Request

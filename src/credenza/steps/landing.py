@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import LoadTimeout, NotFound, copy_exception
 from ..events import EventKind
 from ..flight import ABANDONED, FAILED, LANDED, PENDING, Flight
-from ..memory.entry import Entry
+from ..memory.implementation import Entry
 from ..state import State
 from .appraisal import absence, appraise
 from .request import Request
@@ -55,6 +55,18 @@ def fail(state: State, flight: Flight, error: BaseException, request: Request) -
     if outcome is FAILED and flight.is_kept and state.events.listeners:
         state.events.emit(EventKind.REFRESH_FAILED, flight.key, type(error).__qualname__)
     _end(state, flight, outcome, error, entry, request.tags, now_ns)
+
+
+def strike(state: State, flight: Flight) -> None:
+    """Abandon a flight that could not be ended, for want of stack or memory; this asks for as little of both as can be (L3)."""
+    with state.lock:
+        if state.flights.get(flight.key) is flight:
+            del state.flights[flight.key]
+        if flight.outcome == PENDING:
+            flight.outcome = ABANDONED
+        signal = flight.signal
+    if signal is not None:
+        signal.set()
 
 
 def give_up_late(state: State, flight: Flight) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..flight import ABANDONED, PENDING, Flight, Signal
-from ..memory.entry import Entry
+from ..memory.implementation import Entry
 from ..state import State
 from .approach import take
 from .request import Request

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from ..codec import TypedCodec
 from ..flight import Flight
-from ..memory.entry import Entry
+from ..memory.implementation import Entry, Tally
 from ..policy import Policy
 from ..sentinel import MISSING
 from ..state import Look
-from ..stats import Status, Tally
+from ..stats import Status
 
 
 class Move(enum.Enum):

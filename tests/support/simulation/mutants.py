@@ -13,7 +13,7 @@ from typing import Any
 from credenza import Loaded, NotFound, fence, flight, state
 from credenza.flight import PENDING, Flight
 from credenza.flow import read
-from credenza.memory.table import Table
+from credenza.memory.implementation import Table
 from credenza.state import State
 from credenza.steps import appraisal, approach, landing, leaving
 from credenza.steps.request import JOIN, LEAD, SERVE_STALE, WAIT, Move, Request
@@ -97,7 +97,7 @@ def clear_forgets_the_flights(right: Any) -> Any:
     """`clear` takes out entries, and loads from before it are stored (I2)."""
 
     def wrong(self: State) -> None:
-        self._take_out(self.table.eviction.living())
+        self._take_out(self.table.living())
 
     return wrong
 

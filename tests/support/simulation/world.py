@@ -11,8 +11,7 @@ from tests.support.invariants import check_table
 
 from credenza import Cache, CacheAside, WriteThrough
 from credenza.flight import Flight
-from credenza.memory.entry import Entry
-from credenza.memory.table import Table
+from credenza.memory.implementation import Entry, Table
 from credenza.runtime.actors import Carriers
 from credenza.runtime.simulated import SimulatedTasks, SimulatedThreads
 from credenza.runtime.simulation import Simulation
@@ -175,6 +174,7 @@ class World:
         engine, simulation = self.cache._engine, self.simulation
         state = self.state = engine.state
         state.lock, state.clock_ns = simulation.lock, simulation.look_ns  # type: ignore[assignment]  # stand-ins
+        state.table.clock_ns = simulation.look_ns
         state.random = simulation.random.random
         state.flights = WatchedFlights(self)
         state.table.__class__ = WatchedTable

@@ -1,0 +1,837 @@
+/* What `@cached` returns, and what a call of a cached coroutine function returns for a hit. */
+
+#ifndef CREDENZA_CALLS_H
+#define CREDENZA_CALLS_H
+
+#define MOST_PARAMETERS 8
+#define MOST_KNOWN 100000
+#define MOST_FREE_HITS 16
+
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    table_t *table;
+    scope_t *scope;
+    tally_t *tally;
+    PyObject *miss;      /* miss(slot, *arguments) */
+    PyObject *function;  /* what loads */
+    PyObject *handle;    /* ends what the shortcut could not */
+    shortcut_t *shortcut; /* NULL: none */
+    PyObject *fallback;  /* a Python function of the same signature that does it all */
+    PyObject *names;     /* of the parameters */
+    PyObject *defaults;  /* of the last parameters */
+    PyObject *tokens;    /* of a method: what stands in for an instance, by its id; NULL: no method */
+    PyObject *bind;      /* of a method: returns the bound one */
+    PyObject *key_for;   /* makes the key of the arguments; NULL: they are the key */
+    PyObject *known;     /* the keys made so far, by the arguments */
+    PyObject *dict;
+    PyObject *weakrefs;
+    Py_ssize_t count;    /* of the parameters */
+    Py_ssize_t positional_only;
+    int is_async;
+    int is_plain;        /* the arguments make the key, and there are no tags */
+} call_t;
+
+/* While neither the entry nor the coroutine is there, it was awaited or closed. */
+typedef struct {
+    PyObject_HEAD
+    call_t *call;
+    entry_t *entry;
+    PyObject *arguments; /* what it was called with, where the place of the entry does not tell; or NULL */
+    PyObject *coroutine; /* goes on in Python, if the entry was invalidated before the hit was awaited */
+} hit_t;
+
+static PyObject *call_go_on(call_t *, PyObject *, PyObject *const *);
+
+/* The awaitable of a hit ------------------------------------------------------------------------------------------- */
+
+/* Hits live for a moment, so a few are kept to be used again; they hold nothing meanwhile, not their type either. */
+static hit_t *
+hit_new(module_t *module)
+{
+#ifndef Py_GIL_DISABLED
+    hit_t *hit = (hit_t *)module->free_hits;
+    if (hit != NULL) {
+        module->free_hits = hit->coroutine;
+        module->free_count--;
+        _Py_NewReference((PyObject *)hit);
+        Py_INCREF(module->hit);
+        return hit;
+    }
+#endif
+    return PyObject_GC_New(hit_t, module->hit);
+}
+
+static void
+hits_free(module_t *module)
+{
+    while (module->free_hits != NULL) {
+        hit_t *hit = (hit_t *)module->free_hits;
+        module->free_hits = hit->coroutine;
+        PyObject_GC_Del(hit);
+    }
+}
+
+/* Tell whether nobody could tell the place of an entry from the arguments that found it. */
+static int
+is_place_of_arguments(const call_t *call, const entry_t *entry, PyObject *const *bound)
+{
+    for (Py_ssize_t index = 0; index < call->count; index++) {
+        PyObject *part = call->count == 1 ? entry->slot : PyTuple_GET_ITEM(entry->slot, index);
+        if (part != bound[index] && !(PyUnicode_CheckExact(part) && PyUnicode_CheckExact(bound[index])) &&
+            !(PyLong_CheckExact(part) && PyLong_CheckExact(bound[index]))) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static PyObject *
+hit_make(call_t *call, entry_t *entry, PyObject *const *bound)
+{
+    int is_told_by_place = call->is_plain && is_place_of_arguments(call, entry, bound);
+    PyObject *arguments = is_told_by_place ? NULL : tuple_of(bound, call->count);
+    hit_t *hit = arguments == NULL && !is_told_by_place ? NULL : hit_new(call->table->module);
+    if (hit == NULL) {
+        Py_DECREF(entry);
+        Py_XDECREF(arguments);
+        return NULL;
+    }
+    hit->arguments = arguments;
+    hit->call = (call_t *)Py_NewRef((PyObject *)call);
+    hit->entry = entry;
+    hit->coroutine = NULL;
+    PyObject_GC_Track(hit);
+    return (PyObject *)hit;
+}
+
+static int
+hit_traverse(hit_t *hit, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(hit));
+    Py_VISIT(hit->call);
+    Py_VISIT(hit->coroutine);
+    Py_VISIT(hit->arguments);
+    if (hit->entry != NULL && Py_REFCNT(hit->entry) == 1) { /* nobody else visits what it holds */
+        Py_VISIT(hit->entry->slot);
+        Py_VISIT(hit->entry->value);
+    }
+    return 0;
+}
+
+static int
+hit_clear(hit_t *hit)
+{
+    Py_CLEAR(hit->entry);
+    Py_CLEAR(hit->coroutine);
+    Py_CLEAR(hit->arguments);
+    return 0;
+}
+
+static void
+hit_dealloc(hit_t *hit)
+{
+    PyTypeObject *type = Py_TYPE(hit);
+    module_t *module = hit->call->table->module;
+    PyObject_GC_UnTrack(hit);
+    Py_XDECREF((PyObject *)hit->entry);
+    Py_XDECREF(hit->coroutine);
+    Py_XDECREF(hit->arguments);
+    Py_DECREF((PyObject *)hit->call);
+#ifndef Py_GIL_DISABLED
+    if (module->free_count < MOST_FREE_HITS) {
+        hit->coroutine = module->free_hits;
+        module->free_hits = (PyObject *)hit;
+        module->free_count++;
+        Py_DECREF(type);
+        return;
+    }
+#endif
+    PyObject_GC_Del(hit);
+    Py_DECREF(type);
+}
+
+static PyObject *
+cannot_reuse(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    return NULL;
+}
+
+/* Return the value if the entry may still be served; NULL with an error or with a coroutine to go on with. */
+static PyObject *
+hit_resolve(hit_t *hit)
+{
+    entry_t *entry = hit->entry;
+    if (entry == NULL) {
+        return hit->coroutine == NULL ? cannot_reuse() : NULL;
+    }
+    hit->entry = NULL;
+    PyObject *value = NULL;
+    Py_BEGIN_CRITICAL_SECTION(hit->call->table);
+    value = table_serve(hit->call->table, entry, hit->call->tally);
+    Py_END_CRITICAL_SECTION();
+    if (value != NULL || PyErr_Occurred()) {
+        Py_DECREF(entry);
+        return value;
+    }
+    if (hit->arguments != NULL) {
+        hit->coroutine = PyObject_CallObject(hit->call->fallback, hit->arguments);
+    }
+    else {
+        PyObject *const *bound = hit->call->count == 1 ? &entry->slot : &PyTuple_GET_ITEM(entry->slot, 0);
+        hit->coroutine = call_go_on(hit->call, entry->slot, bound);
+    }
+    Py_DECREF(entry);
+    return value;
+}
+
+static PySendResult
+hit_am_send(hit_t *hit, PyObject *sent, PyObject **result)
+{
+    if (sent != NULL && sent != Py_None && hit->entry != NULL) {
+        PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
+        *result = NULL;
+        return PYGEN_ERROR;
+    }
+    *result = hit_resolve(hit);
+    if (*result != NULL) {
+        return PYGEN_RETURN;
+    }
+    if (hit->coroutine == NULL) {
+        return PYGEN_ERROR;
+    }
+    return PyIter_Send(hit->coroutine, sent == NULL ? Py_None : sent, result);
+}
+
+/* Raise StopIteration with the value in it, which may be an exception or a tuple; or hand on what was yielded. */
+static PyObject *
+hit_outcome(PySendResult kind, PyObject *value)
+{
+    if (kind != PYGEN_RETURN) {
+        return value;
+    }
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
+    Py_DECREF(value);
+    if (stop != NULL) {
+        PyErr_SetObject(PyExc_StopIteration, stop);
+        Py_DECREF(stop);
+    }
+    return NULL;
+}
+
+static PyObject *
+hit_send(hit_t *hit, PyObject *sent)
+{
+    PyObject *value;
+    PySendResult kind = hit_am_send(hit, sent, &value);
+    return hit_outcome(kind, value);
+}
+
+/* What `await` calls from Python 3.12 on: the StopIteration is looked at for its value and thrown away at once. */
+static PyObject *
+hit_next(hit_t *hit)
+{
+    PyObject *value;
+    PySendResult kind = hit_am_send(hit, Py_None, &value);
+#if PY_VERSION_HEX >= 0x030C0000
+    if (kind == PYGEN_RETURN) {
+        PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
+        PyObject *stop = type->tp_new(type, hit->call->table->module->empty, NULL);
+        if (stop == NULL) {
+            Py_DECREF(value);
+            return NULL;
+        }
+        Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
+        PyErr_SetRaisedException(stop);
+        return NULL;
+    }
+#endif
+    return hit_outcome(kind, value);
+}
+
+/* Raise an exception as `throw` is told to. */
+static void
+raise_thrown(PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *error = args[0];
+    if (PyExceptionInstance_Check(error)) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    }
+    else {
+        PyErr_SetObject(error, nargs > 1 ? args[1] : NULL);
+    }
+}
+
+static PyObject *
+hit_throw(hit_t *hit, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (hit->coroutine != NULL) {
+        PyObject *method = PyObject_GetAttrString(hit->coroutine, "throw");
+        PyObject *result = method == NULL ? NULL : PyObject_Vectorcall(method, args, (size_t)nargs, NULL);
+        Py_XDECREF(method);
+        return result;
+    }
+    if (nargs < 1 || nargs > 3) {
+        PyErr_SetString(PyExc_TypeError, "throw takes an exception, and perhaps its value and traceback");
+    }
+    else if (nargs > 2 && args[2] != Py_None && !PyTraceBack_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "throw() third argument must be a traceback object");
+    }
+    else if (!PyExceptionInstance_Check(args[0]) && !PyExceptionClass_Check(args[0])) {
+        PyErr_Format(PyExc_TypeError, "exceptions must be classes or instances deriving from BaseException, not %.100s",
+                     Py_TYPE(args[0])->tp_name);
+    }
+    else if (hit->entry == NULL) {
+        cannot_reuse();
+    }
+    else {
+        Py_CLEAR(hit->entry);
+        raise_thrown(args, nargs);
+    }
+    return NULL;
+}
+
+static PyObject *
+hit_close(hit_t *hit, PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(hit->entry);
+    return hit->coroutine == NULL ? Py_NewRef(Py_None) : PyObject_CallMethod(hit->coroutine, "close", NULL);
+}
+
+/* What a coroutine tells of itself: its own if it goes on, else that of one that has no frame. */
+static PyObject *
+hit_get_state(hit_t *hit, void *name)
+{
+    if (hit->coroutine != NULL) {
+        return PyObject_GetAttrString(hit->coroutine, name);
+    }
+    return Py_NewRef(strcmp(name, "cr_await") == 0 || strcmp(name, "cr_frame") == 0 ? Py_None : Py_False);
+}
+
+static PyObject *
+hit_get_name(hit_t *hit, void *name)
+{
+    return PyObject_GetAttrString((PyObject *)hit->call, name);
+}
+
+static PyObject *
+hit_repr(hit_t *hit)
+{
+    PyObject *name = PyObject_GetAttrString((PyObject *)hit->call, "__qualname__");
+    PyObject *text = name == NULL ? NULL : PyUnicode_FromFormat("<coroutine object %S at %p>", name, hit);
+    Py_XDECREF(name);
+    return text;
+}
+
+static PyGetSetDef hit_getset[] = {
+    {"__name__", (getter)hit_get_name, NULL, NULL, "__name__"},
+    {"__qualname__", (getter)hit_get_name, NULL, NULL, "__qualname__"},
+    {"cr_await", (getter)hit_get_state, NULL, NULL, "cr_await"},
+    {"cr_frame", (getter)hit_get_state, NULL, NULL, "cr_frame"},
+    {"cr_running", (getter)hit_get_state, NULL, NULL, "cr_running"},
+    {"cr_suspended", (getter)hit_get_state, NULL, NULL, "cr_suspended"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef hit_methods[] = {
+    {"send", (PyCFunction)hit_send, METH_O, "Raise StopIteration with the value."},
+    {"throw", (PyCFunction)(void (*)(void))hit_throw, METH_FASTCALL, "Raise the exception."},
+    {"close", (PyCFunction)hit_close, METH_NOARGS, "Let go of the value."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot hit_slots[] = {
+    {Py_tp_doc, "What a call of a cached coroutine function returns for a hit: a coroutine that is done when it is awaited."},
+    {Py_tp_dealloc, hit_dealloc},
+    {Py_tp_traverse, hit_traverse},
+    {Py_tp_clear, hit_clear},
+    {Py_tp_repr, hit_repr},
+    {Py_tp_iternext, hit_next},
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, hit_am_send},
+    {Py_tp_getset, hit_getset},
+    {Py_tp_methods, hit_methods},
+    {0, NULL},
+};
+
+static PyType_Spec hit_spec = {
+    .name = "credenza.memory._table.Hit",
+    .basicsize = sizeof(hit_t),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = hit_slots,
+};
+
+/* The callable ------------------------------------------------------------------------------------------------------ */
+
+/* Return the place of a parameter that may be passed by name, -1 if there is none. */
+static Py_ssize_t
+call_parameter(const call_t *call, PyObject *name)
+{
+    for (Py_ssize_t index = call->positional_only; index < call->count; index++) {
+        if (PyTuple_GET_ITEM(call->names, index) == name) {
+            return index;
+        }
+    }
+    for (Py_ssize_t index = call->positional_only; index < call->count; index++) {
+        if (is_same_text(PyTuple_GET_ITEM(call->names, index), name)) {
+            return index;
+        }
+    }
+    return -1;
+}
+
+/* Bind arguments to the parameters, as borrowed references; tell whether they fit. */
+static int
+call_bind(const call_t *call, PyObject *const *args, Py_ssize_t nargs, PyObject *keywords, PyObject **bound)
+{
+    Py_ssize_t count = call->count;
+    if (nargs > count) {
+        return 0;
+    }
+    for (Py_ssize_t index = 0; index < count; index++) {
+        bound[index] = index < nargs ? args[index] : NULL;
+    }
+    Py_ssize_t named = keywords == NULL ? 0 : PyTuple_GET_SIZE(keywords);
+    for (Py_ssize_t index = 0; index < named; index++) {
+        Py_ssize_t place = call_parameter(call, PyTuple_GET_ITEM(keywords, index));
+        if (place < 0 || bound[place] != NULL) {
+            return 0;
+        }
+        bound[place] = args[nargs + index];
+    }
+    Py_ssize_t first_default = count - PyTuple_GET_SIZE(call->defaults);
+    for (Py_ssize_t index = nargs; index < count; index++) {
+        if (bound[index] == NULL) {
+            if (index < first_default) {
+                return 0;
+            }
+            bound[index] = PyTuple_GET_ITEM(call->defaults, index - first_default);
+        }
+    }
+    return 1;
+}
+
+/* Return the place of the arguments in the scope: the only one itself, or a tuple of all. */
+static inline PyObject *
+call_slot(PyObject *const *bound, Py_ssize_t count)
+{
+    if (count == 1) {
+        return Py_NewRef(bound[0]);
+    }
+    return tuple_of(bound, count);
+}
+
+/* Return what stands in for an instance, borrowed, or NULL if that is not known yet. */
+static PyObject *
+call_token(call_t *call, PyObject *instance)
+{
+    PyObject *number = PyLong_FromVoidPtr(instance);
+    PyObject *record = number == NULL ? NULL : PyDict_GetItemWithError(call->tokens, number);
+    Py_XDECREF(number);
+    if (record == NULL || !PyTuple_CheckExact(record)) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyObject *reference = PyTuple_GET_ITEM(record, 0);
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *referent;
+    if (PyWeakref_GetRef(reference, &referent) < 0) {
+        PyErr_Clear();
+        return NULL;
+    }
+    Py_XDECREF(referent); /* the caller holds the instance */
+#else
+    PyObject *referent = PyWeakref_GetObject(reference);
+#endif
+    return referent == instance ? PyTuple_GET_ITEM(record, 1) : NULL;
+}
+
+/* Tell whether arguments that are equal make the same key: a str is never equal to an int or None, but 1 == 1.0 == True. */
+static int
+are_told_apart(PyObject *const *bound, Py_ssize_t first, Py_ssize_t count)
+{
+    for (Py_ssize_t index = first; index < count; index++) {
+        if (!PyUnicode_CheckExact(bound[index]) && !PyLong_CheckExact(bound[index]) && bound[index] != Py_None) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Return the key of arguments, a new reference; those in `slot` are what it is remembered by. */
+static PyObject *
+call_key(call_t *call, PyObject *slot, PyObject *const *bound)
+{
+    PyObject *key = PyDict_GetItemWithError(call->known, slot);
+    if (key != NULL || PyErr_Occurred()) {
+        return Py_XNewRef(key);
+    }
+    key = PyObject_Vectorcall(call->key_for, bound, (size_t)call->count, NULL);
+    if (key == NULL) {
+        return NULL;
+    }
+    int64_t most = call->table->most_entries < MOST_KNOWN ? call->table->most_entries : MOST_KNOWN;
+    if (PyDict_GET_SIZE(call->known) >= most + 1) {
+        PyDict_Clear(call->known);
+    }
+    if (PyDict_SetItem(call->known, slot, key) < 0) {
+        Py_CLEAR(key);
+    }
+    return key;
+}
+
+/* Go on in Python; a coroutine gets the name of the function. */
+static PyObject *
+call_go_on(call_t *call, PyObject *slot, PyObject *const *bound)
+{
+    PyObject *args[MOST_PARAMETERS + 1];
+    args[0] = slot;
+    memcpy(args + 1, bound, (size_t)call->count * sizeof(PyObject *));
+    PyObject *result = PyObject_Vectorcall(call->miss, args, (size_t)call->count + 1, NULL);
+    if (result != NULL && call->is_async && PyCoro_CheckExact(result)) {
+        module_t *module = call->table->module;
+        PyObject *const names[] = {module->name, module->qualname};
+        for (int index = 0; index < 2; index++) {
+            PyObject *name = call->dict == NULL ? NULL : PyDict_GetItemWithError(call->dict, names[index]);
+            if (name != NULL && PyObject_SetAttr(result, names[index], name) < 0) {
+                PyErr_Clear();
+            }
+        }
+    }
+    return result;
+}
+
+/* Ask `handle.settle` or `handle.fail` to end a flight: (flight, slot, arguments, value or error). */
+static PyObject *
+call_end(call_t *call, const char *method, PyObject *flight, PyObject *slot, PyObject *const *bound, PyObject *outcome)
+{
+    PyObject *arguments = tuple_of(bound, call->count);
+    if (arguments == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyObject_CallMethod(call->handle, method, "OOOO", flight, slot, arguments, outcome);
+    Py_DECREF(arguments);
+    return result;
+}
+
+/* End a flight with the error that is on its way, and let it go on. */
+static PyObject *
+call_fail(call_t *call, PyObject *flight, PyObject *slot, PyObject *const *bound)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(error, traceback);
+    }
+    PyObject *result = call_end(call, "fail", flight, slot, bound, error);
+    if (result == NULL) {
+        PyErr_Clear(); /* there may be no room for another call of Python; newcomers must not wait all the same */
+        shortcut_strike(call->shortcut, flight);
+    }
+    Py_XDECREF(result);
+    PyErr_Restore(type, error, traceback);
+    return NULL;
+}
+
+/* Load by the shortest way if nobody else is concerned, else in Python. */
+static PyObject *
+call_miss(call_t *call, PyObject *slot, PyObject *const *bound)
+{
+    if (call->shortcut == NULL) {
+        return call_go_on(call, slot, bound);
+    }
+    int64_t began_ns;
+    PyObject *flight = shortcut_take_off(call->shortcut, slot, &began_ns);
+    if (flight == NULL) {
+        return PyErr_Occurred() ? NULL : call_go_on(call, slot, bound);
+    }
+    call->tally->misses++;
+    PyObject *value = shortcut_run(call->shortcut, flight, call->function, bound, call->count);
+    int landed = value == NULL ? -1 : PyCoro_CheckExact(value) ? 0 : shortcut_touch_down(call->shortcut, flight, value, began_ns);
+    if (landed == 0) {
+        Py_SETREF(value, call_end(call, "settle", flight, slot, bound, value));
+    }
+    else if (landed < 0) {
+        Py_XDECREF(value);
+        value = call_fail(call, flight, slot, bound);
+    }
+    Py_DECREF(flight);
+    return value;
+}
+
+/* Return the answer to a call if it is at hand; NULL with an error, or without one for a miss. */
+static inline PyObject *
+call_answer(call_t *call, scope_t *scope, PyObject *slot, PyObject *const *bound)
+{
+    if (!call->is_async) {
+        return table_look_up(call->table, scope, slot, call->tally);
+    }
+    entry_t *entry = table_look_up_entry(call->table, scope, slot);
+    return entry == NULL ? NULL : hit_make(call, entry, bound);
+}
+
+/* Tell whether the error of a look-up will come again, from where it is expected: a coroutine raises when it is awaited,
+   and what is not hashable has a message of its own. */
+static int
+call_may_fail_later(const call_t *call)
+{
+    return PyErr_ExceptionMatches(call->is_async ? PyExc_Exception : PyExc_TypeError);
+}
+
+/* Answer the call of a method, or of a function whose key is made of its arguments; all but a hit is Python's. */
+static PyObject *
+call_keyed(call_t *call, PyObject *const *args, size_t nargsf, PyObject *keywords, PyObject *const *bound)
+{
+    PyObject *places[MOST_PARAMETERS];
+    int is_method = call->tokens != NULL;
+    PyObject *token = is_method && call->count ? call_token(call, bound[0]) : NULL;
+    PyObject *result = NULL;
+    if ((token != NULL || !is_method) && (call->key_for == NULL || are_told_apart(bound, is_method, call->count))) {
+        memcpy(places, bound, (size_t)call->count * sizeof(PyObject *));
+        if (is_method) {
+            places[0] = token;
+        }
+        scope_t *scope = call->scope;
+        PyObject *place = call_slot(places, call->count);
+        PyObject *key = place == NULL || call->key_for == NULL ? NULL : call_key(call, place, bound);
+        if (key != NULL) {
+            PyObject *slot = split_key(call->table->module, key, &scope);
+            result = call_answer(call, scope == NULL ? call->table->entries : scope, slot, bound);
+        }
+        else if (place != NULL && call->key_for == NULL) {
+            result = call_answer(call, scope, place, bound);
+        }
+        Py_XDECREF(place);
+        Py_XDECREF(key);
+    }
+    if (result == NULL && (!PyErr_Occurred() || call_may_fail_later(call))) {
+        PyErr_Clear();
+        result = PyObject_Vectorcall(call->fallback, args, nargsf, keywords);
+    }
+    return result;
+}
+
+static PyObject *
+call_vectorcall(call_t *call, PyObject *const *args, size_t nargsf, PyObject *keywords)
+{
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+    PyObject *space[MOST_PARAMETERS];
+    PyObject *const *bound = args;
+    if (nargs != call->count || keywords != NULL) {
+        if (!call_bind(call, args, nargs, keywords, space)) {
+            return PyObject_Vectorcall(call->fallback, args, nargsf, keywords);
+        }
+        bound = space;
+    }
+    if (!call->is_plain) {
+        return call_keyed(call, args, nargsf, keywords, bound);
+    }
+    PyObject *slot = call_slot(bound, call->count);
+    if (slot == NULL) {
+        return NULL;
+    }
+    PyObject *result = call_answer(call, call->scope, slot, bound);
+    if (result == NULL && !PyErr_Occurred()) {
+        result = call_miss(call, slot, bound);
+    }
+    else if (result == NULL && call_may_fail_later(call)) {
+        PyErr_Clear();
+        result = PyObject_Vectorcall(call->fallback, args, nargsf, keywords);
+    }
+    Py_DECREF(slot);
+    return result;
+}
+
+static PyObject *
+call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"table",    "scope",    "tally",           "miss",     "fallback", "function", "handle",
+                            "shortcut", "names",    "defaults",        "positional_only", "is_async", "tokens", "bind",
+                            "key_for",  "is_plain",        NULL};
+    module_t *module = module_of(type);
+    PyObject *table, *scope, *tally, *miss, *fallback, *function, *handle, *shortcut, *parameters, *defaults;
+    PyObject *tokens, *bind, *key_for;
+    Py_ssize_t positional_only;
+    int is_async, is_plain;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!OOOOOO!O!npOOOp:Call", names, module->table, &table, module->scope,
+                                     &scope, module->tally, &tally, &miss, &fallback, &function, &handle, &shortcut,
+                                     &PyTuple_Type, &parameters, &PyTuple_Type, &defaults, &positional_only, &is_async,
+                                     &tokens, &bind, &key_for, &is_plain)) {
+        return NULL;
+    }
+    if (tokens != Py_None && !PyDict_CheckExact(tokens)) {
+        PyErr_SetString(PyExc_TypeError, "tokens must be a dictionary, or None");
+        return NULL;
+    }
+    if (shortcut != Py_None && Py_TYPE(shortcut) != module->shortcut) {
+        PyErr_SetString(PyExc_TypeError, "shortcut must be a compiled one, or None");
+        return NULL;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(parameters);
+    if (count > MOST_PARAMETERS || PyTuple_GET_SIZE(defaults) > count || positional_only < 0 || positional_only > count) {
+        PyErr_SetString(PyExc_ValueError, "too many parameters");
+        return NULL;
+    }
+    for (Py_ssize_t index = 0; index < count; index++) {
+        if (!PyUnicode_CheckExact(PyTuple_GET_ITEM(parameters, index))) {
+            PyErr_SetString(PyExc_TypeError, "the parameters' names must be str");
+            return NULL;
+        }
+    }
+    call_t *call = (call_t *)type->tp_alloc(type, 0);
+    if (call == NULL) {
+        return NULL;
+    }
+    call->vectorcall = (vectorcallfunc)call_vectorcall;
+    call->table = (table_t *)Py_NewRef(table);
+    call->scope = (scope_t *)Py_NewRef(scope);
+    call->tally = (tally_t *)Py_NewRef(tally);
+    call->miss = Py_NewRef(miss);
+    call->fallback = Py_NewRef(fallback);
+    call->function = Py_NewRef(function);
+    call->handle = Py_NewRef(handle);
+    call->shortcut = shortcut == Py_None ? NULL : (shortcut_t *)Py_NewRef(shortcut);
+    call->tokens = tokens == Py_None ? NULL : Py_NewRef(tokens);
+    call->bind = bind == Py_None ? NULL : Py_NewRef(bind);
+    call->key_for = key_for == Py_None ? NULL : Py_NewRef(key_for);
+    call->names = Py_NewRef(parameters);
+    call->defaults = Py_NewRef(defaults);
+    call->count = count;
+    call->positional_only = positional_only;
+    call->is_async = is_async;
+    call->is_plain = is_plain;
+    call->known = PyDict_New();
+    if (call->known == NULL) {
+        Py_CLEAR(call);
+    }
+    return (PyObject *)call;
+}
+
+static int
+call_traverse(call_t *call, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(call));
+    Py_VISIT(call->table);
+    Py_VISIT(call->scope);
+    Py_VISIT(call->tally);
+    Py_VISIT(call->miss);
+    Py_VISIT(call->fallback);
+    Py_VISIT(call->function);
+    Py_VISIT(call->handle);
+    Py_VISIT(call->tokens);
+    Py_VISIT(call->bind);
+    Py_VISIT(call->key_for);
+    Py_VISIT(call->known);
+    Py_VISIT(call->shortcut);
+    Py_VISIT(call->names);
+    Py_VISIT(call->defaults);
+    Py_VISIT(call->dict);
+    return 0;
+}
+
+/* What a call needs stays until the end: a finalizer of the same garbage may still call it. */
+static int
+call_clear(call_t *call)
+{
+    Py_CLEAR(call->dict);
+    return 0;
+}
+
+static void
+call_dealloc(call_t *call)
+{
+    PyTypeObject *type = Py_TYPE(call);
+    PyObject_GC_UnTrack(call);
+    if (call->weakrefs != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)call);
+    }
+    Py_CLEAR(call->dict);
+    Py_CLEAR(call->table);
+    Py_CLEAR(call->scope);
+    Py_CLEAR(call->tally);
+    Py_CLEAR(call->miss);
+    Py_CLEAR(call->fallback);
+    Py_CLEAR(call->function);
+    Py_CLEAR(call->handle);
+    Py_CLEAR(call->tokens);
+    Py_CLEAR(call->bind);
+    Py_CLEAR(call->key_for);
+    Py_CLEAR(call->known);
+    Py_CLEAR(call->shortcut);
+    Py_CLEAR(call->names);
+    Py_CLEAR(call->defaults);
+    type->tp_free(call);
+    Py_DECREF(type);
+}
+
+static PyObject *
+call_descr_get(PyObject *self, PyObject *instance, PyObject *Py_UNUSED(owner))
+{
+    call_t *call = (call_t *)self;
+    if (instance == NULL || instance == Py_None) {
+        return Py_NewRef(self);
+    }
+    return call->bind == NULL ? PyMethod_New(self, instance) : PyObject_CallOneArg(call->bind, instance);
+}
+
+static PyObject *
+call_repr(PyObject *call)
+{
+    PyObject *name = PyObject_GetAttrString(call, "__qualname__");
+    if (name == NULL) {
+        return NULL;
+    }
+    PyObject *text = PyUnicode_FromFormat("<cached function %S at %p>", name, call);
+    Py_DECREF(name);
+    return text;
+}
+
+static PyObject *
+call_reduce(PyObject *call, PyObject *Py_UNUSED(ignored))
+{
+    return PyObject_GetAttrString(call, "__qualname__");
+}
+
+static PyMemberDef call_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(call_t, vectorcall), READONLY, NULL},
+    {"__dictoffset__", T_PYSSIZET, offsetof(call_t, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(call_t, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef call_getset[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef call_methods[] = {
+    {"__reduce__", call_reduce, METH_NOARGS, "Return the name: it is pickled by name, as functions are."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot call_slots[] = {
+    {Py_tp_doc, "A function whose calls a cache answers."},
+    {Py_tp_new, call_new},
+    {Py_tp_dealloc, call_dealloc},
+    {Py_tp_traverse, call_traverse},
+    {Py_tp_clear, call_clear},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_descr_get, call_descr_get},
+    {Py_tp_repr, call_repr},
+    {Py_tp_members, call_members},
+    {Py_tp_getset, call_getset},
+    {Py_tp_methods, call_methods},
+    {0, NULL},
+};
+
+static PyType_Spec call_spec = {
+    .name = "credenza.memory._table.Call",
+    .basicsize = sizeof(call_t),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = call_slots,
+};
+
+#endif
