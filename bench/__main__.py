@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import os
 import sys
@@ -11,14 +12,16 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import machine, report
+from bench import machine, ours, report
 from bench.coldkey import cold_key
 from bench.crowds import cold_key_of_processes
 from bench.files import hits_in_files
 from bench.footprint import footprint
+from bench.forms import hits_by_template, hits_of_methods, hits_over_a_tier
 from bench.goals import GOALS, Outcome, Result, Table
 from bench.hits import async_hits, get_hits, sync_hits
 from bench.misses import async_misses, stores, sync_misses
+from bench.pure import pure_hits
 from bench.remote import bulk_gets, crowds_of_tasks, sync_gets
 from bench.remote_hits import async_hits_in_redis, sync_hits_in_redis
 from bench.replay import replay
@@ -29,13 +32,17 @@ from bench.writes import puts_on_hot_keys, puts_over_postgres, puts_over_sqlite
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPARISONS: tuple[tuple[tuple[str, ...], Callable[[Scale], Result]], ...] = (
-    (("P1", "P4", "P8"), sync_hits),
+    (("P1", "P4"), sync_hits),
+    (("P1a",), hits_by_template),
+    (("P1b",), hits_of_methods),
+    (("P1c",), hits_over_a_tier),
     (("P2",), get_hits),
     (("P3",), async_hits),
     (("P5",), stores),
     (("P6",), sync_misses),
     (("P6a",), async_misses),
     (("P7",), footprint),
+    (("P8",), pure_hits),
     (("P9",), hits_of_threads),
     (("P10",), cold_key),
     (("S1",), crowds_of_tasks),
@@ -99,7 +106,7 @@ def _run(scale: Scale, only: Sequence[str] | None, places: Sequence[Path]) -> tu
         except Exception as exc:
             traceback.print_exception(exc, limit=-3)
             result = Result([Outcome(GOALS[number], None, note=FAILED.format(exc)) for number in numbers])
-        outcomes.extend(result.outcomes)
+        outcomes.extend(_with_implementation(outcome) for outcome in result.outcomes)
         tables.extend(result.tables)
 
     for numbers, comparison in COMPARISONS:
@@ -110,12 +117,21 @@ def _run(scale: Scale, only: Sequence[str] | None, places: Sequence[Path]) -> tu
     return sorted(wanted, key=lambda outcome: order.index(outcome.goal.number)), tables
 
 
+def _with_implementation(outcome: Outcome) -> Outcome:
+    """Say which table ran, where the comparison did not say so itself and something was measured."""
+    if outcome.implementation or outcome.value is None:
+        return outcome
+    return dataclasses.replace(outcome, implementation=ours.implementation())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the cache beside its peers.")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, short traces only; about a minute")
     parser.add_argument("--only", type=_numbers, metavar="P1,P8", help=f"only these: {', '.join(GOALS)}")
     parser.add_argument(
+        "--trace",
         "--traces",
+        dest="traces",
         type=Path,
         action="append",
         metavar="PATH",
@@ -125,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="DIR",
-        help="write results.json and benchmarks.md here; a full run without it writes bench/ and docs/",
+        help="write results.json, benchmarks.md and plots/ here; a full run without it writes bench/ and docs/",
     )
     return parser
 

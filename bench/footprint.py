@@ -12,12 +12,15 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.goals import GOALS, Outcome, Result, Table
+from bench import ours
+from bench.goals import GOALS, OURS, Outcome, Result, Table
 from bench.measure import Spread
 from bench.peers import TTL, is_installed
+from bench.plots.bars import Bar, Bars, Line
+from bench.pure import pure_environment
 from bench.scale import Scale
 
 STATM = Path("/proc/self/statm")
@@ -69,11 +72,12 @@ CACHES = {
 def footprint(scale: Scale) -> Result:
     """Fill each cache in a child process and compare what the entries cost."""
     taken = {name: _in_child(name, scale.entries) for name, (module, _) in CACHES.items() if is_installed(module)}
-    rows = [(name, f"{taken[name]:,.0f}") for name in sorted(taken, key=taken.__getitem__)]
-    table = Table(f"Bytes per entry at {scale.entries:,} entries", ("cache", "bytes"), rows)
-    mine, other = taken.get("credenza"), taken.get("cachebox.VTTLCache")
-    if mine is None or other is None:
+    if ours.implementation() != "pure":
+        taken["credenza, pure table"] = _in_child("credenza", scale.entries, is_pure=True)
+    table = _table(taken, scale.entries)
+    if "cachebox.VTTLCache" not in taken:
         return Result((Outcome(GOALS["P7"], None, note="a contender is not installed"),), (table,))
+    (mine, _), (other, _) = taken["credenza"], taken["cachebox.VTTLCache"]
     ratio = mine / other
     note = f"at {scale.entries:,} entries, one process each"
     outcome = Outcome(
@@ -82,23 +86,48 @@ def footprint(scale: Scale) -> Result:
     return Result((outcome,), (table,))
 
 
-def _in_child(name: str, count: int) -> float:
+def _table(taken: Mapping[str, tuple[float, float]], entries: int) -> Table:
+    names = sorted(taken, key=taken.__getitem__)
+    title = f"Bytes per entry at {entries:,} entries"
+    rows = [(name, *(f"{figure:,.0f}" if figure else "-" for figure in taken[name])) for name in names]
+    bars = [Bar(name, taken[name][0], name.startswith(OURS), ratio=taken[name][0] / taken[OURS][0]) for name in names]
+    theirs = taken.get("cachebox.VTTLCache")
+    lines = [Line(f"P7: {GOALS['P7']} x cachebox.VTTLCache", theirs[0])] if theirs else []
+    note = (
+        "Keys and values excluded. Evicting: after as many entries again have been stored, each in the place of another; "
+        "with what a cache remembers of those that it evicted."
+    )
+    return Table(title, ("cache", "bytes", "evicting"), rows, note, Bars(title, "B", bars, OURS, lines))
+
+
+def _in_child(name: str, count: int, *, is_pure: bool = False) -> tuple[float, float]:
+    """Return the bytes per entry of a cache that has just been filled, and of one that evicts; 0 if it cannot."""
     command = [sys.executable, "-m", "bench.footprint", name, str(count)]
     root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=CHILD_SECONDS, check=True)
-    return float(done.stdout)
+    environment = pure_environment() if is_pure else None
+    done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=CHILD_SECONDS, check=True
+    )
+    filled, evicting = map(float, done.stdout.split())
+    return filled, evicting
 
 
-def bytes_per_entry(name: str, count: int) -> float:
-    """Fill one cache in this process and return the growth of its memory per entry."""
+def bytes_per_entry(name: str, count: int) -> tuple[float, float]:
+    """Fill one cache in this process and return the growth of its memory per entry, and again after evictions."""
     keys = [f"user:{number}" for number in range(count)]
+    others = [f"more:{number}" for number in range(count)]
     store = CACHES[name][1](count)
     _fill(store, keys[:100])
     gc.collect()
     before = _resident_bytes()
     _fill(store, keys)
     gc.collect()
-    return (_resident_bytes() - before) / count
+    filled = (_resident_bytes() - before) / count
+    if name == "dict":
+        return filled, 0.0
+    _fill(store, others)
+    gc.collect()
+    return filled, (_resident_bytes() - before) / count
 
 
 def _fill(store: Callable[[str], object], keys: Sequence[str]) -> None:
@@ -115,4 +144,4 @@ def _resident_bytes() -> int:
 
 
 if __name__ == "__main__":
-    print(bytes_per_entry(sys.argv[1], int(sys.argv[2])))
+    print(*bytes_per_entry(sys.argv[1], int(sys.argv[2])))

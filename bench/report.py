@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,18 @@ from typing import Any
 from bench.goals import Outcome, Table, Verdict
 from bench.measure import Spread
 
-COLUMNS = ("", "measure", "ours", "theirs", "figure", "quartiles", "goal", "verdict", "note")
+COLUMNS = ("", "measure", "ours", "theirs", "figure", "quartiles", "goal", "verdict", "table", "note")
+PLOTS = "plots"
+REMARKS = Path(__file__).with_name("remarks.md")
+"""What people have to say about the figures, put into the page below the goals."""
 
 INTRODUCTION = """\
-Written by `make bench`. Where a goal has two contenders its figure is ours / theirs: lower is better. Every contender
-is timed once in each round, in a shuffled order and on the same keys; the figure is the median of the rounds' ratios,
-with its quartiles. "Close" says that the quartiles lie on both sides of the goal. Absolute times belong to this
-machine. What is measured is the pure table, whose goals are P6, P6a, P8 and P10; the other goals are there to be seen,
-as most of them ask for a compiled table. S is about a shared tier: on loopback, where a round trip costs least and what a
-cache adds to it shows most.
+Written by `make bench`. Where a goal has two contenders its figure is ours / theirs. The goal says which side is the good one:
+times, bytes and counts (≤) are better when lower, throughput and hit ratios (≥, >) when higher. Every contender is timed once
+in each round, in a shuffled order and on the same keys; the figure is the median of the rounds' ratios, with its quartiles.
+"Close" says that the quartiles lie on both sides of the goal. Absolute times belong to this machine. "Table" says which table of
+ours ran, the compiled or the pure one. S is about a shared tier: on loopback, where a round trip costs least and what a cache
+adds to it shows most.
 """
 
 
@@ -55,8 +59,14 @@ def as_markdown(report: Report) -> str:
         "## Goals",
         _piped(COLUMNS, [_cells(outcome) for outcome in report.outcomes]),
     ]
+    if REMARKS.exists():
+        parts.append(REMARKS.read_text(encoding="utf-8").strip())
     for table in report.tables:
-        parts += [f"## {table.title}", *([table.note] if table.note else []), _piped(table.columns, table.rows)]
+        parts.append(f"## {table.title}")
+        if table.plot is not None:
+            alt = table.plot.alt().translate(str.maketrans("[]", "()"))
+            parts.append(f"![{alt}]({PLOTS}/{_file_of(table)})")
+        parts += [*([table.note] if table.note else []), _piped(table.columns, table.rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -76,10 +86,20 @@ def as_json(report: Report) -> str:
 
 
 def write(report: Report, *, results: Path, page: Path) -> None:
-    """Write the report as JSON to `results` and as Markdown to `page`."""
-    for path, content in ((results, as_json(report)), (page, as_markdown(report))):
+    """Write the report as JSON to `results`, as Markdown to `page`, and its plots into a directory beside the page."""
+    content = {results: as_json(report), page: as_markdown(report)}
+    content |= {
+        page.parent / PLOTS / _file_of(table): table.plot.svg() for table in report.tables if table.plot is not None
+    }
+    for path, text in content.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
+
+
+def _file_of(table: Table) -> str:
+    """Return the name of a table's plot: its title without figures, so that a quick run's is called the same."""
+    words = re.findall("[a-z]+", table.title.lower())
+    return "-".join(words) + ".svg"
 
 
 def _as_data(outcome: Outcome) -> dict[str, Any]:
@@ -95,6 +115,7 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
         "theirs": outcome.theirs,
         "verdict": outcome.verdict.value,
         "close": outcome.is_close,
+        "table": outcome.implementation,
         "note": outcome.note,
     }
 
@@ -116,6 +137,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
         _quartiles(value),
         str(goal),
         verdict,
+        outcome.implementation or "-",
         outcome.note,
     )
 

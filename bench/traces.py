@@ -1,9 +1,11 @@
 """Read traces of requested keys.
 
-Formats, told apart by the file's name and its first line; each may be compressed with xz or gzip:
+Formats, told apart by the file's name and its first line; each may be compressed with xz, gzip or Zstandard:
 
 - `.u32`: little-endian unsigned 32-bit integers.
 - one key a line, text or number. Blank lines, comments (`#`) and the `*` of the LIRS traces are skipped.
+- `oracleGeneral` anywhere in the name, the binary format of libCacheSim: records of 24 bytes, of which the number of the
+  object counts. Its size does not: every object is an entry.
 - ARC (Megiddo and Modha, FAST 2003): four numbers a line, `first_block count ignored request`, which stand for the
   blocks `first_block` to `first_block + count - 1`.
 """
@@ -16,16 +18,20 @@ import csv
 import gzip
 import io
 import lzma
+import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-SUFFIXES = (".u32", ".txt", ".trace", ".trc", ".lis", ".lirs", ".arc")
-COMPRESSED = (".xz", ".gz")
+ORACLE = "oracleGeneral"
+SUFFIXES = (".u32", f".{ORACLE}", ".bin", ".txt", ".trace", ".trc", ".lis", ".lirs", ".arc")
+COMPRESSED = (".xz", ".gz", ".zst")
 REFERENCE = "REFERENCE.csv"
 FRACTIONS = ("0.01", "0.05", "0.10", "0.20")
+
+_ORACLE_RECORD = struct.Struct("<IQIq")
 
 Requests = Sequence[int] | Sequence[str]
 
@@ -70,6 +76,8 @@ def read_trace(path: Path) -> Requests:
     """
     if _bare_suffix(path) == ".u32":
         return _read_integers(path)
+    if f".{ORACLE.lower()}" in path.name.lower():
+        return _read_oracle(path)
     with contextlib.ExitStack() as stack:
         lines = _meaningful(line.decode() for line in stack.enter_context(_opened(path)))
         first = next(lines, None)
@@ -110,7 +118,27 @@ def _opened(path: Path) -> IO[bytes]:
         return lzma.open(path)
     if path.suffix == ".gz":
         return io.BufferedReader(gzip.open(path))
+    if path.suffix == ".zst":
+        return _opened_zstd(path)
     return path.open("rb")
+
+
+def _opened_zstd(path: Path) -> IO[bytes]:
+    try:
+        import zstandard
+    except ImportError:
+        raise ValueError(f"{path.name}: a .zst file needs zstandard; pip install 'credenza[zstd]'") from None
+    unpacked = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
+    return io.BufferedReader(unpacked)
+
+
+def _read_oracle(path: Path) -> Sequence[int]:
+    """Return the objects of records of: time (32 bits), object (64), size (32), when it is asked for next (64)."""
+    with _opened(path) as file:
+        data = file.read()
+    if not data or len(data) % _ORACLE_RECORD.size:
+        raise ValueError(f"{path.name} holds {len(data)} bytes, which are not whole records of {_ORACLE_RECORD.size}")
+    return array.array("Q", (number for _, number, _, _ in _ORACLE_RECORD.iter_unpack(data)))
 
 
 def _read_integers(path: Path) -> Sequence[int]:

@@ -51,6 +51,21 @@ def test_absent_contender_is_not_measured():
     assert "not measured" in as_text(report(outcome))
 
 
+def test_figure_without_a_goal_is_neither_reached_nor_missed():
+    """It is shown for its own sake."""
+    outcome = compare("P1a", samples(ours=[9.0], theirs=[1.0]), "ours", "theirs")
+    assert outcome.verdict is Verdict.SHOWN
+    assert not outcome.is_close
+    assert "| no goal |" in as_markdown(report(outcome))
+
+
+def test_report_says_which_table_ran():
+    """A reader never takes the pure table's figure for the compiled one's."""
+    found = report(Outcome(GOALS["P8"], Spread(0.1, 0.1, 0.1), implementation="pure"))
+    assert "| pure |" in as_markdown(found)
+    assert json.loads(as_json(found))["goals"][0]["table"] == "pure"
+
+
 def test_quartiles_on_both_sides_are_called_close():
     """A reader sees where noise may have decided."""
     assert Outcome(GOALS["P8"], Spread(0.14, 0.12, 0.16)).is_close

@@ -36,6 +36,19 @@ def test_loop_is_subtracted():
     assert found.spread("a").median == pytest.approx(10_000 - found.loop_ns)
 
 
+def test_slow_contender_is_asked_for_fewer_keys_and_compared_per_operation():
+    """One in ten of the same keys; its figure is per key that it was asked for."""
+    asked = []
+
+    def timer(keys):
+        asked.append(len(keys))
+        return 1_000_000 * len(keys)
+
+    found = measure([Contender("a", timer, one_in=10)], lambda _: ["k"] * 100, rounds=2)
+    assert asked == [10, 10, 10]
+    assert found.spread("a").median == pytest.approx(1_000_000 - found.loop_ns)
+
+
 def test_ratio_is_taken_inside_each_round():
     """A round in which the machine was slow for both does not move the ratio."""
     found = Samples({"ours": [1.0, 50.0, 2.0], "theirs": [2.0, 100.0, 4.0]}, {}, 0.0, 1)

@@ -3,6 +3,7 @@
 import array
 import gzip
 import lzma
+import struct
 
 import pytest
 from bench.traces import capacities, find_traces, name_of, read_reference, read_trace
@@ -22,6 +23,26 @@ def test_truncated_integers_are_refused(tmp_path):
     (tmp_path / "a.u32").write_bytes(b"12345")
     with pytest.raises(ValueError, match="5 bytes"):
         read_trace(tmp_path / "a.u32")
+
+
+def test_oracle_records_are_read_by_their_objects(tmp_path):
+    """libCacheSim's binary format, plain and compressed; time, size and the next request do not matter."""
+    zstandard = pytest.importorskip("zstandard")
+    numbers = [7, 2**40, 7, 9]
+    data = b"".join(struct.pack("<IQIq", time, number, 512, -1) for time, number in enumerate(numbers))
+    (tmp_path / "a.oracleGeneral").write_bytes(data)
+    (tmp_path / "b.oracleGeneral.bin.xz").write_bytes(lzma.compress(data))
+    (tmp_path / "c.oracleGeneral.zst").write_bytes(zstandard.compress(data))
+    for path in find_traces(tmp_path):
+        assert list(read_trace(path)) == numbers
+    assert [name_of(path) for path in find_traces(tmp_path)] == ["a", "b", "c"]
+
+
+def test_oracle_file_of_half_a_record_is_refused(tmp_path):
+    """The message has the size of a record."""
+    (tmp_path / "a.oracleGeneral").write_bytes(bytes(36))
+    with pytest.raises(ValueError, match="whole records of 24"):
+        read_trace(tmp_path / "a.oracleGeneral")
 
 
 def test_text_is_read_one_key_a_line(tmp_path):
