@@ -17,6 +17,7 @@ from .flow.write import Made, write
 from .functions import gather_or_cancel
 from .journal.base import Journal
 from .keys import Template, check_tags
+from .memory.implementation import Tally
 from .policy import Policy
 from .runtime.base import Runtime, block
 from .runtime.deliverer import DrainReport
@@ -24,7 +25,7 @@ from .runtime.tasks import is_coroutine_function
 from .sentinel import DELETED, MISSING, DeletedType
 from .sharing import result_type
 from .source import AsyncSource, Source
-from .stats import Status, Tally
+from .stats import Status
 from .steps.appraisal import make_entry, ttl_ns_for
 from .steps.request import Request
 from .strategies import NoCache, Strategy, WriteBehind, WriteThrough
@@ -64,6 +65,7 @@ class _Records(Generic[K, V]):
         annotation = result_type(self.source.load) if annotation is MISSING else annotation
         self.typed = engine.codec_of(annotation)
         self.has_load_many = callable(getattr(source, "load_many", None))
+        self._stores_writes = isinstance(strategy, (WriteThrough, WriteBehind))
         self.backlog: Backlog | None = None
         if isinstance(strategy, WriteBehind):
             self.backlog = Backlog(engine, source, strategy, annotation, self.key_of, is_async=self.is_async)
@@ -85,35 +87,41 @@ class _Records(Generic[K, V]):
         request.has_looked = not is_cached
         return request
 
-    def written(self, key: K, value: V) -> Made:
+    def written(self, cache_key: Hashable, key: K, value: V) -> Made:
         """Return the entry that write-through stores, what encodes it, and its tags."""
         policy, state = self.policy, self.engine.state
         ttl_ns = ttl_ns_for(policy, value, MISSING)
         if not ttl_ns:
             return None, None, ()
-        entry = make_entry(state, self.key_of(key), value, policy, ttl_ns, state.clock_ns())
+        entry = make_entry(state, cache_key, value, policy, ttl_ns, state.clock_ns())
         return self.typed, entry, self.tags_of(key)
 
     async def put(self, run: Runtime, key: K, value: V) -> None:
         """Write a record, in the caller's colour."""
-        make = functools.partial(self.written, key, value)
-        await self._write(run, key, value, make if isinstance(self.strategy, (WriteThrough, WriteBehind)) else None)
+        await self._write(run, key, value)
 
     async def delete(self, run: Runtime, key: K) -> None:
         """Delete a record, in the caller's colour."""
-        await self._write(run, key, DELETED, None)
+        await self._write(run, key, DELETED)
 
-    async def _write(self, run: Runtime, key: K, value: V | DeletedType, make: Callable[[], Made] | None) -> None:
-        if self.backlog is not None:
-            action = functools.partial(self.backlog.put, run, key, value)
-        else:
-            store, delete = self.source.store, self.source.delete
-            call = functools.partial(delete, key) if value is DELETED else functools.partial(store, key, value)
-            action = functools.partial(run.perform, call, is_async=self.is_async)
+    async def _write(self, run: Runtime, key: K, value: V | DeletedType) -> None:
         if isinstance(self.strategy, NoCache):
-            await action()
-        else:
-            await write(self.engine.state, run, (self.key_of(key),), action, make=make)
+            await self._store(run, key, value)
+            return
+        cache_key, make, backlog = self.key_of(key), None, self.backlog
+        if self._stores_writes and value is not DELETED:
+            make = functools.partial(self.written, cache_key, key, value)
+        if backlog is not None and backlog.lands:
+            await backlog.put_landing(run, key, value, cache_key, make)
+            return
+        perform = self._store if backlog is None else backlog.put
+        action = functools.partial(perform, run, key, value)
+        await write(self.engine.state, run, (cache_key,), action, make=make)
+
+    async def _store(self, run: Runtime, key: K, value: V | DeletedType) -> None:
+        store, delete = self.source.store, self.source.delete
+        call = functools.partial(delete, key) if value is DELETED else functools.partial(store, key, value)
+        await run.perform(call, is_async=self.is_async)
 
     async def fetch(self, run: Runtime, key: K, timeout: Duration | None) -> Fetched[V | None]:
         """Read a record, in the caller's colour."""

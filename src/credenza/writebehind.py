@@ -13,9 +13,10 @@ from .codec import Codec
 from .durations import Duration, nanoseconds_of
 from .engine import Engine, timeout_ns_of
 from .errors import ConfigurationError, DeadlockError, JournalError, NotFound, TierError
-from .flow.behind import Behind, Terms, over, put
+from .flow.behind import Behind, Terms, over, put, put_landing
 from .flow.delivery import Delivery, is_about_source
 from .flow.invalidate import names_of, owe
+from .flow.write import Make, made_by
 from .journal.urls import open_journal
 from .runtime.base import Runtime, block
 from .runtime.deliverer import Deliverer, DrainReport
@@ -71,6 +72,7 @@ class Backlog:
             strategy.journal, durability=strategy.durability, max_pending=strategy.max_pending
         )
         self.behind = Behind(engine.state, journal, typed, terms, key_of, self._forget, self._forget_soon)
+        self.lands = self.behind.landings is not None
         self._calls = SourceCalls(is_async=is_async)
         self.behind.is_in_source = self._calls.is_calling
         if is_async:
@@ -147,12 +149,24 @@ class Backlog:
 
     async def put(self, run: Runtime, key: Any, value: Any) -> None:  # Any: as above
         """Return when the journal has the write; `DELETED` deletes."""
+        self._check_open()
+        await put(self.behind, run, key, value)
+        self._deliverer.start()
+
+    async def put_landing(self, run: Runtime, key: Any, value: Any, cache_key: Hashable, make: Make | None) -> None:
+        """Do the same without a fence, and return when memory has the write, too; only where `lands`."""  # Any: as above
+        self._check_open()
+        landings = self.behind.landings
+        assert landings is not None
+        _, entry, tags = made_by(make, (cache_key,))
+        await put_landing(self.behind, landings, run, key, value, landings.begin(cache_key, entry, tags))
+        self._deliverer.start()
+
+    def _check_open(self) -> None:
         if self._is_async:
             self._note_loop()
         if self._is_closing:
             raise JournalError("the repository was closed; make a new one")
-        await put(self.behind, run, key, value)
-        self._deliverer.start()
 
     def _note_loop(self) -> None:
         self._calls.loop = asyncio.get_running_loop()

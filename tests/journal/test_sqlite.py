@@ -20,6 +20,7 @@ from tests.support.forking import Busy, in_child
 from tests.support.waiting import DEADLINE, Call, HeldLoader, wait_until
 
 from credenza.errors import ConfigurationError, JournalError, JournalInUse
+from credenza.journal.base import NotedEntry
 from credenza.journal.sqlite import SqliteJournal, schema
 from credenza.journal.sqlite import draft as drafts
 from credenza.journal.sqlite.draft import Draft, Numbers
@@ -411,6 +412,47 @@ def test_receipt_is_set_after_the_commit(open_: Open, path: Path) -> None:
             wait_until(lambda seen=seen: seen, "the receipt is set")
             assert seen[0] == (True, {key: b"1"})
             assert other.execute("SELECT count(*) FROM pending").fetchone() == (number + 1,)
+
+
+def test_follower_learns_what_was_kept_in_its_order(open_: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it counts as pending, and before anybody is told; of what was refused, and has no note, nothing."""
+    journal = open_()
+    seen: list[tuple[list[Any], list[bool]]] = []
+    receipts: list[Any] = []
+    journal.follow(lambda notes: seen.append((list(notes), [journal.owes(b"a"), receipts[0].signal.is_set])))
+    planning = HeldLoader(None)
+    plan = Draft.plan
+
+    def held_plan(draft: Draft, entries: Any) -> Any:
+        if not receipts:
+            planning()
+        return plan(draft, entries)
+
+    monkeypatch.setattr(Draft, "plan", held_plan)
+    first = journal.append([noted("first", "first")])
+    planning.wait_until_called()
+    receipts += [journal.append([noted("a", number)]) for number in range(20)]
+    receipts += [journal.append([entry("b", "1")]), first]
+    planning.release()
+    assert all(wait_for(receipt).error is None for receipt in receipts)
+    assert seen[-1] == (list(range(20)), [True, False])
+    with monkeypatch.context() as patch:
+        patch.setattr(Draft, "keep", _refused)
+        assert wait_for(journal.append([noted("c", "refused")])).error is not None
+    assert wait_for(journal.append([noted("d", "last")])).error is None
+    notes = [note for told, _ in seen for note in told]
+    assert notes == ["first", *range(20), "last"]
+
+
+def noted(key: str, note: object) -> NotedEntry:
+    """Return an entry with a note."""
+    made = NotedEntry(*entry(key, "1"))
+    made.note = note
+    return made
+
+
+def _refused(draft: Draft, plan: Any) -> None:
+    raise sqlite3.OperationalError("disk I/O error")
 
 
 def test_waker_that_raises_concerns_nobody_else(open_: Open, caplog: pytest.LogCaptureFixture) -> None:

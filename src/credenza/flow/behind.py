@@ -1,8 +1,11 @@
 """Write-behind: the journal first, the source later.
 
 What is read is the journal over the source: a pending write is what the source is going to hold. So a write goes to the
-journal, inside a fence as any other, and a load asks the journal before the source. Delivery changes nothing of what is
-read, unless a write is given up: then its key is invalidated.
+journal, and a load asks the journal before the source. Delivery changes nothing of what is read, unless a write is given
+up: then its key is invalidated.
+
+A write needs a fence where other processes read, or write to the journal. Where none does, it lands in memory in the journal's
+own order.
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ from ..codec import FOREVER, TypedCodec, Unencodable, Unreadable
 from ..durations import NANOSECONDS
 from ..errors import DeadlockError, JournalError, JournalFull, UsageError, copy_exception
 from ..events import EventKind
-from ..journal.base import Entry, Journal, Receipt
+from ..journal.base import Entry, FollowedJournal, Journal, NotedEntry, Receipt
 from ..runtime.base import Waiter
 from ..sentinel import DELETED, MISSING, MissingType
 from ..shared.names import Names
 from ..state import State
 from ..tiers.base import Stamp
+from .landing import Landing, Landings
 
 _NO_STAMP: Final = Stamp(bytes(8), 0)
 
@@ -53,17 +57,19 @@ class Behind:
 
     Attributes:
         is_in_source: tells whether the caller is the source, on its way of taking a batch.
+        landings: how writes come into memory without a fence; None where they need one.
         waiting: writers that wait for room; for their sake nothing is delayed.
     """
 
     __slots__ = (
         "_cache_key_of",
+        "_forget",
         "_names",
         "_typed",
-        "forget",
         "forget_soon",
         "is_in_source",
         "journal",
+        "landings",
         "state",
         "terms",
         "waiting",
@@ -83,12 +89,22 @@ class Behind:
         self.journal = journal
         self.terms = terms
         self._cache_key_of = cache_key_of
-        self.forget = forget
+        self._forget = forget
         self.forget_soon = forget_soon
         self.is_in_source: Callable[[], bool] = lambda: False
+        self.landings: Landings | None = None
+        if state.shared is None and isinstance(journal, FollowedJournal):
+            self.landings = Landings(state)
+            journal.follow(self.landings.kept)
         self.waiting: set[object] = set()
         self._names = Names("k")
         self._typed = typed
+
+    def forget(self, keys: Sequence[Any]) -> None:  # Any: keys of records
+        """Invalidate records everywhere; called without locks held."""
+        if self.landings is not None:
+            self.landings.withdraw({self._cache_key_of(key) for key in keys})
+        self._forget(keys)
 
     def owes(self, key: Any) -> bool:  # Any: is checked by the names
         """Tell without I/O whether this process knows of a pending write of the record."""
@@ -155,7 +171,19 @@ class Behind:
             raise UsageError(f"the journal cannot keep this key: {error}") from None
 
 
-async def put(behind: Behind, run: Waiter, key: Any, value: Any) -> None:  # Any: of any type
+async def put_landing(behind: Behind, landings: Landings, run: Waiter, key: Any, value: Any, landing: Landing) -> None:
+    """Do as `put`, without a fence around it, and return when memory has the write, too."""  # Any: of any type
+    try:
+        await put(behind, run, key, value, landing)
+        landings.land(landing)
+    except BaseException:
+        landings.drop(landing)
+        raise
+
+
+async def put(
+    behind: Behind, run: Waiter, key: Any, value: Any, landing: Landing | None = None
+) -> None:  # Any: of any type
     """Return when the journal has the write; `DELETED` is the value of one that deletes.
 
     Raises:
@@ -164,6 +192,9 @@ async def put(behind: Behind, run: Waiter, key: Any, value: Any) -> None:  # Any
         JournalError: it cannot keep anything now.
     """
     entry = behind.entry_of(key, value)
+    if landing is not None:
+        entry = NotedEntry(*entry)
+        entry.note = landing
     receipt = behind.journal.append((entry,)) or await _append_when_there_is_room(behind, run, entry)
     try:
         await run.join(receipt.signal, None, None)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
 from ..codec import TypedCodec
-from ..memory.entry import Entry
+from ..memory.implementation import Entry
 from ..runtime.base import Waiter
 from ..shared.shared import Barrier
 from ..state import State
@@ -17,6 +17,9 @@ _log = logging.getLogger("credenza")
 
 Made = tuple[TypedCodec | None, Entry | None, tuple[object, ...]]
 """The entry of a written value, None if it is not to be kept, what encodes it for a shared tier, and its tags."""
+
+Make = Callable[[], Made]
+"""Makes it, once it is known that it is asked for."""
 
 _NOTHING: Made = (None, None, ())
 
@@ -95,7 +98,7 @@ async def write(
     keys: tuple[Hashable, ...],
     action: Callable[[], Awaitable[Any]],
     *,
-    make: Callable[[], Made] | None = None,
+    make: Make | None = None,
 ) -> None:  # Any: what the source returns, which nobody looks at
     """Run `action` inside a fence around `keys`, and invalidate them after it, whether it succeeded or not (I3).
 
@@ -114,15 +117,17 @@ async def write(
     await fenced.begin()
     try:
         await action()
-        made = _NOTHING if make is None else _made(keys, make)
+        made = made_by(make, keys)
     except BaseException as error:
         await fenced.end(error)
         raise
     await fenced.end(None, made)
 
 
-def _made(keys: tuple[Hashable, ...], make: Callable[[], Made]) -> Made:
-    """Make the entry; the source has taken the write, so a weigher or ttl that raises must not fail it (E1)."""
+def made_by(make: Make | None, keys: tuple[Hashable, ...]) -> Made:
+    """Make the entry. A weigher or ttl that raises must not fail a write that the source has taken, or will (E1)."""
+    if make is None:
+        return _NOTHING
     try:
         return make()
     except Exception:

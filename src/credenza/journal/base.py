@@ -15,9 +15,9 @@ A write is pending, then it is settled, or buried as a dead letter after too man
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..errors import JournalError
 from ..flight import Signal
@@ -28,6 +28,12 @@ class Entry(NamedTuple):
 
     key: bytes
     value: bytes | None
+
+
+class NotedEntry(Entry):
+    """An entry, and what whoever follows the journal is told of it."""
+
+    note: object
 
 
 class Pending(NamedTuple):
@@ -202,4 +208,17 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Keep what is queued, and let go of the file or the server; later calls raise. Harmless when closed."""
+        ...
+
+
+@runtime_checkable
+class FollowedJournal(Journal, Protocol):
+    """A journal that this process alone appends to, and that tells in which order it has kept what was appended."""
+
+    def follow(self, kept: Callable[[Sequence[object]], None]) -> None:
+        """Have `kept` called with the notes of the entries that were kept, in their order.
+
+        That is when they count as pending, and before anybody is told that they do. It must not block, raise, or use the
+        journal.
+        """
         ...

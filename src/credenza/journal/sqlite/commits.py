@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ...errors import JournalError
+from ..base import NotedEntry
 from ..writer import tell
 from . import files, schema
 from .draft import Draft, Numbers, Plan
@@ -50,6 +51,7 @@ class Commits:
 
     Attributes:
         lost: why nothing can be kept any more, until the journal is opened anew; None while all is well.
+        kept: told of what was kept, with the notes of it, in its order.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Commits:
         clock: Callable[[], float],
     ) -> None:
         self.lost: str | None = None
+        self.kept: Callable[[Sequence[object]], None] | None = None
         self._path = path
         self._connection = connection
         self._known = known
@@ -94,6 +97,8 @@ class Commits:
             draft = self._perform_again(tasks)
         if draft is not None:
             self._publish(draft, puts)
+            if self.kept is not None:
+                self.kept([entry.note for put in puts for entry in put.entries if isinstance(entry, NotedEntry)])
         for task in tasks:
             task.done.set()
         for put in puts:

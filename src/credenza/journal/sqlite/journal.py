@@ -101,6 +101,10 @@ class SqliteJournal:
 
     # Keeping ----------------------------------------------------------------------------------------------------------
 
+    def follow(self, kept: Callable[[Sequence[object]], None]) -> None:
+        """See `FollowedJournal.follow`."""
+        self._commits.kept = kept
+
     def append(self, entries: Sequence[Entry]) -> Receipt | None:
         """See `Journal.append`.
 

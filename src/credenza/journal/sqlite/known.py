@@ -44,6 +44,14 @@ class Known:
     def claim(self, entries: Sequence[Entry]) -> bool:
         """Count entries as queued if they fit, with the lock held."""
         held, claims = self._held, self._claims
+        if len(entries) == 1:
+            ((key, _),) = entries
+            if key not in held:
+                if len(held) >= self._max_pending:
+                    return False
+                held.add(key)
+            claims[key] = claims.get(key, 0) + 1
+            return True
         new = {key for key, _ in entries if key not in held}
         if new and len(held) + len(new) > self._max_pending:
             if len(new) > self._max_pending:
