@@ -12,7 +12,11 @@ TABLE   := $(wildcard src/credenza/memory/*.c src/credenza/memory/*.h)
 PYTHON  ?=
 ARGS    ?=
 
-# Every test of the table and of the decorator. They run on the pure table, on the compiled one, and under the sanitizers.
+# How often `make sanitize` uses a cache while it looks for leaks.
+LEAK_OPERATIONS ?= 1000000
+
+# Every test of the table and of the decorator. They run on the pure table, on the compiled one, and under the sanitizers;
+# those in tests/memory drive both tables by themselves.
 MEMORY_TESTS := tests/memory tests/test_bounds.py tests/test_decorator.py tests/test_eviction.py tests/test_freshness.py \
                 tests/test_invalidation.py tests/test_keys.py tests/test_table_machine.py tests/test_values.py
 # Too long under the sanitizers, and about blocks that malloc does not count; tests.support.leaks does the same for longer.
@@ -63,7 +67,7 @@ test: $(VENV)/.installed-dev
 	if [ "$$table" = pure ]; then echo "==> no compiled table, or CREDENZA_PURE=1: everything runs on the pure one"; \
 	elif [ -z "$(ARGS)" ]; then \
 	  echo "==> CREDENZA_PURE=1 pytest: the table and the decorator in pure Python"; \
-	  CREDENZA_PURE=1 $(PYTEST) $(MEMORY_TESTS); \
+	  CREDENZA_PURE=1 $(PYTEST) $(filter-out tests/memory,$(MEMORY_TESTS)); \
 	fi
 	@echo "==> pytest $(ARGS)"
 	@$(PYTEST) $(ARGS)
@@ -108,7 +112,7 @@ sanitize: $(VENV)/.installed-dev
 	@$(SANITIZED_RUN) -m pytest -n auto --maxprocesses 4 -p no:cacheprovider --capture sys --timeout 120 \
 	  --deselect $(NOT_SANITIZED) $(or $(ARGS),$(MEMORY_TESTS)) # captured output of a process that dies would be lost
 	@echo "==> python -m tests.support.leaks"
-	@CREDENZA_PURE= $(PY) -m tests.support.leaks
+	@CREDENZA_PURE= $(PY) -m tests.support.leaks --operations $(LEAK_OPERATIONS)
 
 has-compiler: $(VENV)/.created
 	@$(call COMPILES,$(PY))

@@ -14,8 +14,10 @@ TINY = Scale(rounds=1, entries=1_000, longest_trace=1)
 def test_pure_table_is_measured_in_a_child_that_runs_it():
     """The child refuses to measure another one; its peers come back with it."""
     (outcome,) = pure.pure_hits(TINY).outcomes
+    if "not installed" in outcome.note:
+        pytest.skip("the peer is not installed: make bench brings it")
     assert outcome.implementation == "pure"
-    assert "ns" in outcome.ours or "not installed" in outcome.note
+    assert "ns" in outcome.ours
 
 
 def test_child_that_runs_another_table_measures_nothing(monkeypatch):
@@ -51,6 +53,6 @@ def test_threads_make_all_the_hits_between_them():
 
 def test_footprint_grows_with_the_entries():
     """Filled, and after evictions."""
-    filled, evicting = bytes_per_entry("credenza", 20_000)
+    filled, evicting = bytes_per_entry("credenza", 100_000)
     assert filled > 0
     assert evicting > 0

@@ -11,7 +11,7 @@ from .tour_workers import Control, WorkersTour
 from .tour_writing import WritingTour
 
 UNKNOWN_USER = 2_000_000_011
-_MUCH_MORE = 10  # times as many queries without protection: the promise; it is usually all of them
+_MUCH_MORE = 5  # times as many queries without protection: the promise; it is usually all of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,6 +279,24 @@ scope_values(scope_t *scope, PyObject *Py_UNUSED(ignored))
     return values;
 }
 
+/* Iterate over the slots as they are now. */
+static PyObject *
+scope_iter(scope_t *scope)
+{
+    PyObject *list = scope_values(scope, NULL);
+    if (list == NULL) {
+        return NULL;
+    }
+    for (Py_ssize_t index = 0; index < PyList_GET_SIZE(list); index++) {
+        PyObject *entry = PyList_GET_ITEM(list, index);
+        PyList_SET_ITEM(list, index, Py_NewRef(((entry_t *)entry)->slot));
+        Py_DECREF(entry);
+    }
+    PyObject *iterator = PyObject_GetIter(list);
+    Py_DECREF(list);
+    return iterator;
+}
+
 static PyObject *
 scope_repr(scope_t *scope)
 {
@@ -331,6 +349,7 @@ static PyType_Slot scope_slots[] = {
     {Py_tp_new, scope_new},
     {Py_tp_dealloc, scope_dealloc},
     {Py_tp_repr, scope_repr},
+    {Py_tp_iter, scope_iter},
     {Py_tp_members, scope_members},
     {Py_tp_getset, scope_getset},
     {Py_tp_methods, scope_methods},
