@@ -58,7 +58,6 @@ class State:
     def __init__(self, table: Table, *, clock_ns: ClockNs, weigh: Weigh | None, name: str) -> None:
         self.lock = Lock()
         self.table = table
-        table.clock_ns = clock_ns
         self.name = name
         self.clock_ns = clock_ns
         self.shared: Shared | None = None
@@ -77,6 +76,15 @@ class State:
         self.tallies = [self.tally]
         self.loads = self.load_failures = self.load_total_ns = self.refreshes = self.bypasses = 0
         self.stores = self.refused_stores = self.evictions = self.expirations = self.invalidations = 0
+
+    @property
+    def clock_ns(self) -> ClockNs:
+        """Returns nanoseconds; the clock that the hits of the table read."""
+        return self.table.clock_ns
+
+    @clock_ns.setter
+    def clock_ns(self, clock_ns: ClockNs) -> None:
+        self.table.clock_ns = clock_ns
 
     # By hand ----------------------------------------------------------------------------------------------------------
 

@@ -792,6 +792,7 @@ static PyType_Spec table_spec = {
 };
 
 #include "_quick.h"
+#include "_store.h"
 #include "_calls.h"
 
 /* The module ------------------------------------------------------------------------------------------------------ */

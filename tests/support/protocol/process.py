@@ -56,7 +56,7 @@ class Process:
         state = self.state = engine.state
         rate, base_ns = self.rate, self.number * 1000 * SECOND
         state.lock = simulation.lock  # type: ignore[assignment]  # a stand-in
-        state.clock_ns = state.table.clock_ns = lambda: base_ns + int(simulation.look_ns() * rate)
+        state.clock_ns = lambda: base_ns + int(simulation.look_ns() * rate)
         state.random = simulation.random.random
         engine.threads = SimulatedThreads(simulation, rate)  # type: ignore[assignment]  # another implementation of the port
         engine.tasks = SimulatedTasks(simulation, rate)  # type: ignore[assignment]  # as above

@@ -174,7 +174,6 @@ class World:
         engine, simulation = self.cache._engine, self.simulation
         state = self.state = engine.state
         state.lock, state.clock_ns = simulation.lock, simulation.look_ns  # type: ignore[assignment]  # stand-ins
-        state.table.clock_ns = simulation.look_ns
         state.random = simulation.random.random
         state.flights = WatchedFlights(self)
         state.table.__class__ = WatchedTable
