@@ -151,6 +151,21 @@ def test_older_copy_of_the_file_is_noticed_by_its_position(file: Place, tmp_path
         assert recorder.clears == 2
 
 
+def test_position_of_another_past_is_not_one_that_was_reached(file: Place) -> None:
+    """Between the election and the first reading a position beyond the log's end was taken for one past every mark."""
+    writer, feed = file.connect(), file.feed("shop")
+    feed.connect(10)
+    ours = feed.mark(10)
+    kept = "INSERT OR REPLACE INTO credenza_followers SELECT 'shop', epoch, ?, ? FROM credenza_state"
+    for number, has_reached in [(ours.number, True), (ours.number + 1, False)]:
+        writer.execute(kept, (number, ours.schema))
+        assert feed.elect(10)
+        assert feed.has_reached(feed.mark(10)) is has_reached
+        feed.disconnect()
+        feed.connect(10)
+    feed.disconnect()
+
+
 def test_writers_are_not_held_up_by_a_follower_that_trims(file: Place) -> None:
     """It gives way at once when somebody else writes."""
     writer, recorder = file.connect(), Recorder()

@@ -94,7 +94,9 @@ class SqliteFeed:
         with self._using() as connection:
             kept = "SELECT position, schema FROM credenza_followers WHERE name = ? AND epoch = ?"
             row = connection.execute(kept, (self.name, self._epoch)).fetchone()
-            self._kept = Place((self._file, self._epoch), *row) if row else None
+            identity = (self._file, self._epoch)
+            is_ours = row is not None and row[0] <= place_in(connection, identity).number  # else of another past
+            self._kept = Place(identity, *row) if is_ours else None
             digest = hashlib.sha256(self.name.encode()).hexdigest()[:12]
             claim = sqlite3.connect(
                 f"{self._path}-follow-{digest}", timeout=0, isolation_level=None, check_same_thread=False
