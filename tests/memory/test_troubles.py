@@ -34,7 +34,7 @@ class Key:
 
 
 def test_comparison_that_counts_in_the_same_cache_ends() -> None:
-    """Issue 5: a key's `__eq__` may change the cache each time without the look-up going on for ever."""
+    """Bounds: a key's `__eq__` may change the cache each time without the look-up going on for ever."""
     cache: Cache[Any, Any] = Cache(maxsize=None, ttl=None)
     comparisons: list[None] = []
 

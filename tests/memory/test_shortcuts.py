@@ -1,0 +1,175 @@
+"""What the shortcuts must not do: a miss that meets somebody, and `set` where more than memory is concerned."""
+
+import threading
+from typing import Any
+
+import pytest
+from tests.support.waiting import Call, wait_until
+
+from credenza import Cache, CacheClosed, Event
+
+pytestmark = pytest.mark.usefixtures("implementation")
+
+
+class Loader:
+    """Loads 1, 2, 3, ..., each load as soon as its gate is opened."""
+
+    def __init__(self) -> None:
+        self.gates: list[threading.Event] = []
+
+    def __call__(self, key: str) -> int:
+        gate = threading.Event()
+        self.gates.append(gate)
+        number = len(self.gates)
+        assert gate.wait(10)
+        return number
+
+
+def test_what_is_loaded_inside_a_fence_is_not_kept() -> None:
+    """I3: a function whose key is being written loads each time, and keeps nothing."""
+    cache: Cache[Any, Any] = Cache()
+    calls: list[int] = []
+
+    @cache.cached
+    def load(number: int) -> int:
+        calls.append(number)
+        return len(calls)
+
+    with cache.writing(load.key_for(1)):
+        assert [load(1), load(1)] == [1, 2]
+        assert load.peek(1) is None
+    assert [load(1), load(1)] == [3, 3]
+
+
+def test_load_that_a_fence_overtakes_is_not_kept() -> None:
+    """I3: so is one that had begun before the write."""
+    cache: Cache[Any, Any] = Cache()
+    loader = Loader()
+    function = cache.cached(loader.__call__)
+    first = Call(lambda: function("a"))
+    wait_until(lambda: len(loader.gates) == 1, "the load has begun")
+    with cache.writing(function.key_for("a")):
+        loader.gates[0].set()
+        assert first.result() == 1
+        assert function.peek("a") is None
+    assert function.peek("a") is None
+
+
+def test_what_is_set_inside_a_fence_is_not_kept() -> None:
+    """I3: by hand neither, whether a key or a tag is being written."""
+    cache: Cache[Any, Any] = Cache()
+    with cache.writing("a"):
+        cache.set("a", 1)
+        assert cache.get("a") is None
+    with cache.writing(tags=["t"]):
+        cache.set("a", 1, tags=["t"])
+        assert cache.get("a") is None
+
+
+def test_load_that_another_one_has_followed_is_not_kept() -> None:
+    """I1: an invalidation detaches a load; when it ends, the one that was begun since then goes on, and is kept."""
+    cache: Cache[Any, Any] = Cache()
+    loader = Loader()
+    function = cache.cached(loader.__call__)
+    first = Call(lambda: function("a"))
+    wait_until(lambda: len(loader.gates) == 1, "the first load has begun")
+    function.invalidate("a")
+    second = Call(lambda: function("a"))
+    wait_until(lambda: len(loader.gates) == 2, "the second load has begun")
+    loader.gates[0].set()
+    assert first.result() == 1
+    assert function.peek("a") is None
+    assert cache.stats().flights == 1
+    loader.gates[1].set()
+    assert second.result() == 2
+    assert function.peek("a") == 2
+
+
+def test_set_takes_a_load_under_way_off_the_register() -> None:
+    """I2: a newer write beats an older load, and newcomers do not wait for it."""
+    cache: Cache[str, int] = Cache()
+    loader = Loader()
+    first = Call(lambda: cache.get_or_load("a", lambda: loader("a")))
+    wait_until(lambda: len(loader.gates) == 1, "the load has begun")
+    cache.set("a", 10)
+    assert cache.stats().flights == 0
+    loader.gates[0].set()
+    assert first.result() == 1
+    assert cache.get("a") == 10
+
+
+def test_two_threads_share_a_load_of_a_function() -> None:
+    """L1: who comes while the function loads waits for it."""
+    cache: Cache[Any, Any] = Cache()
+    loader = Loader()
+    function = cache.cached(loader.__call__)
+    calls = [Call(lambda: function("a")) for _ in range(3)]
+    wait_until(lambda: [flight.waiters for flight in _flights(cache)] == [3], "all three wait")
+    loader.gates[0].set()
+    assert [call.result() for call in calls] == [1, 1, 1]
+    assert len(loader.gates) == 1
+
+
+def test_closed_cache_takes_no_value() -> None:
+    """A cache that was closed says so."""
+    cache: Cache[str, int] = Cache()
+    cache.set("a", 1)
+    cache.close()
+    with pytest.raises(CacheClosed):
+        cache.set("a", 2)
+    with pytest.raises(CacheClosed):
+        cache.set("a", 2, ttl=5)
+
+
+def test_listener_is_told_of_all_that_a_function_does() -> None:
+    """What comes while somebody listens takes the long way."""
+    cache: Cache[Any, Any] = Cache(maxsize=1)
+    function = cache.cached(lambda number: number)
+    function(1)
+    told: list[Event] = []
+    unsubscribe = cache.subscribe(told.append)
+    function(2)
+    cache.set("a", 1)
+    unsubscribe()
+    function(3)
+    assert [event.kind.value for event in told] == ["miss", "evicted", "load", "stored", "evicted", "stored"]
+
+
+def test_keys_of_methods_end_with_their_instance() -> None:
+    """An instance at the address of one that has died finds nothing of it."""
+    cache: Cache[Any, Any] = Cache()
+
+    class Shop:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @cache.cached
+        def title(self, number: int) -> str:
+            return f"{self.name} {number}"
+
+    for number in range(200):  # each has, as a rule, the address of the one before
+        assert Shop(str(number)).title(1) == f"{number} 1"
+
+
+def test_remembered_keys_are_bounded() -> None:
+    """A template's keys are remembered by the arguments, no more of them than there may be entries."""
+    cache: Cache[Any, Any] = Cache(maxsize=10)
+
+    @cache.cached(key="n:{number}")
+    def load(number: int) -> bytearray:
+        return bytearray(1)
+
+    before = _referents(load)
+    for number in range(2_000):
+        load(number)
+    assert _referents(load) - before <= 3 * 11
+
+
+def _flights(cache: Cache[Any, Any]) -> list[Any]:
+    return list(cache._engine.state.flights.values())
+
+
+def _referents(function: object) -> int:
+    import gc
+
+    return sum(len(item) for item in gc.get_referents(function) if type(item) is dict)
