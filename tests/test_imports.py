@@ -12,14 +12,15 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 # The layer of a module is that of its longest listed prefix. A new module is put into a layer here, on purpose.
-# The vocabulary is errors, constants and plain data; the port to a shared tier is data, as is what travels over it; the pure
-# modules are mechanisms, which know no more than these; the state combines the mechanisms under one lock. None of these does
-# I/O, starts a thread or knows a loop.
+# The vocabulary is errors, constants and plain data; the port to a shared tier is data, as is what travels over it; the
+# table and the pure modules are mechanisms, which know no more than these, and the latter what is compiled; the state combines
+# the mechanisms under one lock. None of these does I/O, starts a thread or knows a loop.
 LAYERS = {
     "vocabulary": ["_typevars", "clock", "durations", "errors", "events", "policy", "sentinel", "source", "stats"],
     "tier": ["tiers.base", "tiers.records", "codec"],
     "logs": ["journal.base", "feeds.base"],
-    "pure": ["fence", "flight", "keys", "memory", "shared"],
+    "memory": ["memory"],
+    "pure": ["fence", "flight", "keys", "shared"],
     "state": ["state", "steps"],
     "ports": ["runtime.base"],
     "flow": ["flow"],
@@ -48,15 +49,29 @@ LAYERS = {
 ALLOWED = {
     "vocabulary": {"vocabulary"},
     "tier": {"vocabulary", "tier"},
-    "logs": {"vocabulary", "tier", "pure"},
-    "pure": {"vocabulary", "tier"},
-    "state": {"vocabulary", "tier", "pure", "state"},
-    "ports": {"vocabulary", "tier", "pure", "state"},
-    "flow": {"vocabulary", "tier", "pure", "logs", "state", "ports", "flow"},
-    "runtime": {"vocabulary", "tier", "pure", "logs", "state", "ports", "runtime"},
+    "logs": {"vocabulary", "tier", "memory", "pure"},
+    "memory": {"vocabulary", "tier"},
+    "pure": {"vocabulary", "tier", "memory"},
+    "state": {"vocabulary", "tier", "memory", "pure", "state"},
+    "ports": {"vocabulary", "tier", "memory", "pure", "state"},
+    "flow": {"vocabulary", "tier", "memory", "pure", "logs", "state", "ports", "flow"},
+    "runtime": {"vocabulary", "tier", "memory", "pure", "logs", "state", "ports", "runtime"},
     "tiers": {"vocabulary", "tier", "tiers"},
-    "journals": {"vocabulary", "tier", "pure", "logs", "journals"},
-    "faces": {"vocabulary", "tier", "pure", "logs", "state", "ports", "flow", "runtime", "tiers", "journals", "faces"},
+    "journals": {"vocabulary", "tier", "memory", "pure", "logs", "journals"},
+    "faces": {
+        "vocabulary",
+        "tier",
+        "memory",
+        "pure",
+        "logs",
+        "state",
+        "ports",
+        "flow",
+        "runtime",
+        "tiers",
+        "journals",
+        "faces",
+    },
     "outside": set(),  # the public API only: `credenza` and `credenza.testing`
 }
 PUBLIC = {
@@ -69,6 +84,7 @@ PUBLIC = {
 # Only runtimes wait. State has a lock, and nothing below the flows knows of loops, threads or I/O otherwise.
 UNWELCOME = {
     "vocabulary": {"asyncio", "concurrent", "socket", "threading"},
+    "memory": {"asyncio", "concurrent", "socket"},
     "pure": {"asyncio", "concurrent", "socket"},
     "state": {"asyncio", "concurrent", "socket"},
     "flow": {"asyncio", "concurrent", "socket", "threading", "time"},

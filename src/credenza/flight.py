@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, Final
 
 from .errors import DeadlockError
+from .memory.implementation import FlightFields
 
 PENDING: Final = 0
 LANDED: Final = 1
@@ -45,7 +46,7 @@ class Signal:
             waker()
 
 
-class Flight:
+class Flight(FlightFields):
     """One load of one key. All but `wait_for` and `done_waiting` is guarded by the lock of the state that it flies in.
 
     Attributes:
@@ -74,12 +75,10 @@ class Flight:
         is_refused: the shared tier did not take the value, so memory must not either.
     """
 
+    signal: Signal | None
     deadline_ns: int = _NEVER_NS
-    outcome: int = PENDING
-    value: Any = None  # Any: a value of any type
     error: BaseException | None = None
     waiters: int = 1
-    load_ns: int = 0
     is_kept: bool = False
     is_fenced: bool = False
     was_overtaken: bool = False
@@ -88,7 +87,6 @@ class Flight:
     sealed_ns: int = _NEVER_NS
     is_refused: bool = False
     is_found: bool = False
-    signal: Signal | None = None
     parent: Flight | None = None
     gate: Gate | None = None
     queue: Gate | None = None
@@ -101,12 +99,6 @@ class Flight:
     loans: int = 0
     blocks: tuple[object, ...] = ()
     was_closed: bool = False
-
-    def __init__(self, key: Hashable, number: int, epoch: int, now_ns: int) -> None:
-        self.key = key
-        self.number = number
-        self.epoch = epoch
-        self.began_ns = now_ns
 
     def has_deadline(self) -> bool:
         """Tell whether the load has a time limit."""

@@ -223,13 +223,17 @@ class FunctionCache:
             return self._miss(slot, args)
         recipe.tally.misses += 1
         try:
-            value = recipe.engine.threads.run_now(flight, recipe.function, args)
-            if shortcut.touch_down(flight, value):
-                return value
-        except BaseException as error:
-            self.fail(flight, slot, args, error)
+            try:
+                value = recipe.engine.threads.run_now(flight, recipe.function, args)
+                if shortcut.touch_down(flight, value):
+                    return value
+            except BaseException as error:
+                self.fail(flight, slot, args, error)
+                raise
+            return self.settle(flight, slot, args, value)
+        except BaseException:
+            strike(recipe.engine.state, flight)  # there may have been no room for the calls that end it
             raise
-        return self.settle(flight, slot, args, value)
 
     def settle(self, flight: Flight, slot: Hashable, args: tuple[Any, ...], value: Any) -> Any:
         """End a flight whose value the shortcut could not store, and return the value."""
@@ -245,12 +249,7 @@ class FunctionCache:
 
     def fail(self, flight: Flight, slot: Hashable, args: tuple[Any, ...], error: BaseException) -> None:
         """End a flight whose load or whose storing raised."""  # Any: a call's arguments
-        state = self._recipe.engine.state
-        try:
-            fail(state, flight, error, self._recipe.quick_request(slot, args))
-        except BaseException:  # no room for another call, or no memory: newcomers must not wait all the same
-            strike(state, flight)
-            raise
+        fail(self._recipe.engine.state, flight, error, self._recipe.quick_request(slot, args))
 
     def _miss(self, slot: Hashable, args: tuple[Any, ...]) -> Any:  # Any: a call's arguments and result
         engine = self._recipe.engine
@@ -296,14 +295,14 @@ class AsyncFunctionCache:
     async def miss(self, slot: Hashable, *args: Any) -> Any:  # Any: a call's arguments and result
         """Do as `call` for arguments whose key is `(scope, slot)`."""
         recipe = self._recipe
-        shortcut = recipe.shortcut
+        shortcut, engine = recipe.shortcut, recipe.engine
+        state = engine.state
+        request = recipe.quick_request(slot, args)  # before there is a flight that could be left behind
         flight = shortcut.take_off(slot) if shortcut is not None else None
         if shortcut is None or flight is None:
-            return await self._miss(slot, args)
+            value = attempt(state, engine.tasks, request)
+            return value if value is not AGAIN else await finish(state, engine.tasks, request)
         recipe.tally.misses += 1
-        engine = recipe.engine
-        state = engine.state
-        request = recipe.quick_request(slot, args)
         request.flight, request.move = flight, LEAD
         try:
             value = engine.tasks.run_now(state, single_load, flight, request)
@@ -314,7 +313,7 @@ class AsyncFunctionCache:
         except BaseException as error:
             try:
                 fail(state, flight, error, request)
-            except BaseException:  # as in `FunctionCache.fail`
+            except BaseException:  # no room for another call, or no memory: newcomers must not wait all the same
                 strike(state, flight)
                 raise
             raise
@@ -323,12 +322,6 @@ class AsyncFunctionCache:
         if flight.error is not None:
             raise flight.error
         return flight.value
-
-    async def _miss(self, slot: Hashable, args: tuple[Any, ...]) -> Any:  # Any: a call's arguments and result
-        engine = self._recipe.engine
-        request = self._recipe.quick_request(slot, args)
-        value = attempt(engine.state, engine.tasks, request)
-        return value if value is not AGAIN else await finish(engine.state, engine.tasks, request)
 
     async def refresh(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
         """Load now, even if a fresh value is at hand."""

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from .flight import LANDED, Flight, loading
+from .flight import ABANDONED, LANDED, Flight, loading
 from .memory.implementation import Entry, Scope, Tally, compiled
 from .policy import Policy
 from .source import Loaded
@@ -53,6 +53,7 @@ def make_shortcut(state: State, scope: Scope, policy: Policy, tally: Tally) -> S
         loaded_type=Loaded,
         loading=loading,
         landed=LANDED,
+        abandoned=ABANDONED,
     )
     return made
 

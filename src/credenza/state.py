@@ -12,7 +12,7 @@ from .errors import CacheClosed
 from .events import EventKind, Events
 from .fence import Fences, Pass
 from .flight import Flight, Gate
-from .memory.implementation import Entry, Lock, Scope, Table, Tally
+from .memory.implementation import Entry, Lock, Scope, StateFields, Table, Tally
 from .memory.table import EVICTED
 from .sentinel import MISSING
 from .shared.shared import Shared
@@ -39,7 +39,7 @@ class Look:
         self.epoch = epoch
 
 
-class State:
+class State(StateFields):
     """The table, the flights and the fences of one cache, and the atomic steps that need more than one of them.
 
     One lock guards all three, so that a flight is published and retired in one step (L8) and an invalidation reaches
@@ -49,7 +49,6 @@ class State:
     Attributes:
         shared: the shared tier below; None without one.
         looks: look-ups in the shared tier that nothing has overtaken yet.
-        arrivals: the number of the flight that began last.
         recent_tags: the epoch at which a tag was invalidated while some flight or fence was under way. Loads that began
             before it and turn out to carry the tag are too old, whether or not any entry carried it.
         forgotten_epoch: invalidations up to this epoch are no longer told apart by tag.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.memory.implementations import Implementation
 from tests.support.waiting import run
 
 from credenza import Cache
@@ -319,6 +321,55 @@ def test_load_that_ran_out_of_stack_leaves_nobody_waiting(more: int) -> None:
     finally:
         sys.setrecursionlimit(limit)
     assert cache.stats().flights == 0
+
+
+DEEP_TASKS = """
+import asyncio, contextlib, gc, sys, warnings
+from credenza import Cache
+
+warnings.simplefilter("ignore")  # coroutines that could not be run
+sys.unraisablehook = lambda *_: None
+
+cache = Cache(maxsize=None, ttl=None)
+
+@cache.cached
+async def never(number):
+    raise RecursionError
+
+def fill(depth):
+    with contextlib.suppress(RecursionError):
+        fill(depth + 1)
+    with contextlib.suppress(RecursionError):
+        awaited = never(depth)
+        with contextlib.closing(awaited):
+            awaited.send(None)
+
+def deeper(left):
+    deeper(left - 1) if left else fill(0)
+
+async def main(more):
+    sys.setrecursionlimit(400)
+    deeper(more)
+    sys.setrecursionlimit(1000)
+
+for more in range(8):
+    asyncio.run(main(more))
+gc.collect()
+print(cache.stats().misses > 1000, cache.stats().flights)
+"""
+
+
+def test_task_that_ran_out_of_stack_leaves_nobody_waiting(implementation: Implementation) -> None:
+    """L3: the same for coroutine functions, in a process of its own, as those that did not even begin complain aloud."""
+    done = subprocess.run(
+        [sys.executable, "-c", DEEP_TASKS],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=implementation.environment(),
+    )
+    assert done.stdout.split() == ["True", "0"], done.stderr[-3_000:]
 
 
 def test_recursion_without_end_leaves_no_load_under_way() -> None:

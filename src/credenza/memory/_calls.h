@@ -145,7 +145,7 @@ call_go_on(call_t *call, PyObject *slot, PyObject *const *bound)
 
 /* Ask `handle.settle` or `handle.fail` to end a flight: (flight, slot, arguments, value or error). */
 static PyObject *
-call_end(call_t *call, const char *method, PyObject *flight, PyObject *slot, PyObject *const *bound, PyObject *outcome)
+call_end(call_t *call, const char *method, flight_t *flight, PyObject *slot, PyObject *const *bound, PyObject *outcome)
 {
     PyObject *arguments = tuple_of(bound, call->count);
     if (arguments == NULL) {
@@ -158,7 +158,7 @@ call_end(call_t *call, const char *method, PyObject *flight, PyObject *slot, PyO
 
 /* End a flight with the error that is on its way, and let it go on. */
 static PyObject *
-call_fail(call_t *call, PyObject *flight, PyObject *slot, PyObject *const *bound)
+call_fail(call_t *call, flight_t *flight, PyObject *slot, PyObject *const *bound)
 {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
@@ -183,16 +183,18 @@ call_miss(call_t *call, PyObject *slot, PyObject *const *bound)
     if (call->shortcut == NULL) {
         return call_go_on(call, slot, bound);
     }
-    int64_t began_ns;
-    PyObject *flight = shortcut_take_off(call->shortcut, slot, &began_ns);
+    flight_t *flight = shortcut_take_off(call->shortcut, slot);
     if (flight == NULL) {
         return PyErr_Occurred() ? NULL : call_go_on(call, slot, bound);
     }
     call->tally->misses++;
     PyObject *value = shortcut_run(call->shortcut, flight, call->function, bound, call->count);
-    int landed = value == NULL ? -1 : PyCoro_CheckExact(value) ? 0 : shortcut_touch_down(call->shortcut, flight, value, began_ns);
+    int landed = value == NULL ? -1 : PyCoro_CheckExact(value) ? 0 : shortcut_touch_down(call->shortcut, flight, value);
     if (landed == 0) {
         Py_SETREF(value, call_end(call, "settle", flight, slot, bound, value));
+        if (value == NULL) {
+            shortcut_strike(call->shortcut, flight);
+        }
     }
     else if (landed < 0) {
         Py_XDECREF(value);

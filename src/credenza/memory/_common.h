@@ -104,13 +104,12 @@ typedef struct {
 } tally_t;
 
 typedef struct {
-    PyTypeObject *entry, *scope, *tag, *tally, *table, *call, *hit, *shortcut, *store, *lock_type;
+    PyTypeObject *entry, *scope, *tag, *tally, *table, *call, *hit, *shortcut, *store, *lock_type, *state_fields, *flight_fields;
     PyObject *evicted, *expired, *missing;       /* EventKind.EVICTED, EventKind.EXPIRED, MISSING */
     PyObject *monotonic_ns, *suspended_ns;       /* the library's clocks */
     PyObject *configuration_error;
     PyObject *idle_ttl_ns, *name, *qualname;     /* names of attributes */
-    PyObject *acquire, *release, *lock, *random, *flights, *fences, *events, *listeners, *is_closed, *arrivals, *registers, *empty;
-    PyObject *set, *signal, *value, *load_ns, *outcome, *began_ns, *epoch, *key;
+    PyObject *acquire, *release, *set, *fences, *events, *listeners, *registers, *empty;
     PyObject *free_hits; /* those that were awaited, to be used again; not a reference, as all above are */
     int free_count;
 } module_t;

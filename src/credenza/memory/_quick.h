@@ -36,9 +36,9 @@ read_now(table_t *table, int64_t *now_ns)
 
 /* Take the lock of the cache and return it; NULL for an error. */
 static PyObject *
-lock_state(module_t *module, PyObject *state)
+lock_state(module_t *module, state_t *state)
 {
-    PyObject *lock = PyObject_GetAttr(state, module->lock);
+    PyObject *lock = held(state->lock);
     if (lock != NULL && Py_TYPE(lock) == module->lock_type) {
         lock_acquire((lock_t *)lock);
         return lock;
@@ -72,19 +72,6 @@ unlock_state(module_t *module, PyObject *lock)
     PyErr_Restore(type, value, traceback);
 }
 
-/* Tell whether an attribute is true; -1 for an error. */
-static int
-is_true(PyObject *object, PyObject *name)
-{
-    PyObject *value = PyObject_GetAttr(object, name);
-    if (value == NULL) {
-        return -1;
-    }
-    int answer = PyObject_IsTrue(value);
-    Py_DECREF(value);
-    return answer;
-}
-
 /* Tell whether a tuple is not empty; -1 for an error. */
 static int
 has_listeners(module_t *module, PyObject *events)
@@ -107,9 +94,9 @@ has_fences(PyObject *fences)
 
 /* Return the tuple of those dictionaries, a new reference. */
 static PyObject *
-fences_of(module_t *module, PyObject *state)
+fences_of(module_t *module, state_t *state)
 {
-    PyObject *fences = PyObject_GetAttr(state, module->fences);
+    PyObject *fences = PyObject_GetAttr((PyObject *)state, module->fences);
     PyObject *registers = fences == NULL ? NULL : PyObject_GetAttr(fences, module->registers);
     Py_XDECREF(fences);
     if (registers != NULL && !(PyTuple_CheckExact(registers) && PyTuple_GET_SIZE(registers) == 2 &&
@@ -188,15 +175,15 @@ end_ns_of(int64_t now_ns, int64_t ttl_ns)
 
 typedef struct {
     PyObject_HEAD
-    PyObject *state;
+    state_t *state;
     table_t *table;
     scope_t *scope;
     tally_t *tally;
     PyObject *policy;
-    PyObject *flight_type;
+    PyTypeObject *flight_type;
     PyObject *loaded_type;
     PyObject *loading; /* the context variable with the flight that a loader leads */
-    PyObject *landed;  /* the outcome */
+    PyObject *landed, *abandoned; /* outcomes */
     PyObject *events;
     PyObject *fences;  /* the dictionaries of the fences */
     PyObject *random;  /* what the ttls were drawn with */
@@ -223,33 +210,38 @@ static PyObject *
 shortcut_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"state",   "table",       "scope",   "tally",  "policy", "ttl_ns", "jitter",
-                            "flight_type", "loaded_type", "loading", "landed", NULL};
-    PyObject *state, *table, *scope, *tally, *policy, *flight_type, *loaded_type, *loading, *landed;
+                            "flight_type", "loaded_type", "loading", "landed", "abandoned", NULL};
+    PyObject *state, *table, *scope, *tally, *policy, *flight_type, *loaded_type, *loading, *landed, *abandoned;
     long long ttl_ns;
     double jitter;
     module_t *module = module_of(type);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!O!O!OLdOOO!O:Shortcut", names, &state, module->table, &table,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!OLdOOO!OO:Shortcut", names, module->state_fields, &state, module->table, &table,
                                      module->scope, &scope, module->tally, &tally, &policy, &ttl_ns, &jitter,
-                                     &flight_type, &loaded_type, &PyContextVar_Type, &loading, &landed)) {
+                                     &flight_type, &loaded_type, &PyContextVar_Type, &loading, &landed, &abandoned)) {
+        return NULL;
+    }
+    if (!PyType_Check(flight_type) || !PyType_IsSubtype((PyTypeObject *)flight_type, module->flight_fields)) {
+        PyErr_SetString(PyExc_TypeError, "flight_type must be a type of flights");
         return NULL;
     }
     shortcut_t *shortcut = (shortcut_t *)type->tp_alloc(type, 0);
-    PyObject *random = shortcut == NULL ? NULL : PyObject_GetAttr(state, module->random);
+    PyObject *random = shortcut == NULL ? NULL : held(((state_t *)state)->random);
     if (random == NULL) {
         Py_XDECREF(shortcut);
         return NULL;
     }
-    shortcut->state = Py_NewRef(state);
+    shortcut->state = (state_t *)Py_NewRef(state);
     shortcut->table = (table_t *)Py_NewRef(table);
     shortcut->scope = (scope_t *)Py_NewRef(scope);
     shortcut->tally = (tally_t *)Py_NewRef(tally);
     shortcut->policy = Py_NewRef(policy);
-    shortcut->flight_type = Py_NewRef(flight_type);
+    shortcut->flight_type = (PyTypeObject *)Py_NewRef(flight_type);
     shortcut->loaded_type = Py_NewRef(loaded_type);
     shortcut->loading = Py_NewRef(loading);
     shortcut->landed = Py_NewRef(landed);
+    shortcut->abandoned = Py_NewRef(abandoned);
     shortcut->events = PyObject_GetAttr(state, module->events);
-    shortcut->fences = fences_of(module, state);
+    shortcut->fences = fences_of(module, shortcut->state);
     shortcut->ttl_ns = ttl_ns;
     shortcut->jitter = jitter;
     int is_made = shortcut->events != NULL && shortcut->fences != NULL && shortcut_draw(shortcut, random) == 0;
@@ -282,15 +274,16 @@ shortcut_dealloc(shortcut_t *shortcut)
 {
     PyTypeObject *type = Py_TYPE(shortcut);
     PyObject_GC_UnTrack(shortcut);
-    Py_XDECREF(shortcut->state);
+    Py_XDECREF((PyObject *)shortcut->state);
     Py_XDECREF((PyObject *)shortcut->table);
     Py_XDECREF((PyObject *)shortcut->scope);
     Py_XDECREF((PyObject *)shortcut->tally);
     Py_XDECREF(shortcut->policy);
-    Py_XDECREF(shortcut->flight_type);
+    Py_XDECREF((PyObject *)shortcut->flight_type);
     Py_XDECREF(shortcut->loaded_type);
     Py_XDECREF(shortcut->loading);
     Py_XDECREF(shortcut->landed);
+    Py_XDECREF(shortcut->abandoned);
     Py_XDECREF(shortcut->random);
     Py_XDECREF(shortcut->events);
     Py_XDECREF(shortcut->fences);
@@ -298,47 +291,39 @@ shortcut_dealloc(shortcut_t *shortcut)
     Py_DECREF(type);
 }
 
-/* Register a flight unless somebody is concerned; the lock is held. Return it, or NULL, perhaps with an error. */
-static PyObject *
-shortcut_register(shortcut_t *shortcut, module_t *module, PyObject *slot, PyObject *key, int64_t now_ns)
+/* Register a flight unless somebody is concerned; the lock is held. 1: done; 0: there is more to look at; -1: an error. */
+static int
+shortcut_register(shortcut_t *shortcut, PyObject *slot, flight_t *flight)
 {
+    state_t *state = shortcut->state;
     Py_hash_t hash = hash_of(slot);
     if (hash == -1) {
-        return NULL;
+        return -1;
     }
     entry_t *entry;
     Py_BEGIN_CRITICAL_SECTION(shortcut->table);
     entry = scope_find(shortcut->scope, slot, hash);
     Py_END_CRITICAL_SECTION();
-    if (entry != NULL || PyErr_Occurred() || is_true(shortcut->state, module->is_closed)) {
-        return NULL;
+    if (entry != NULL || PyErr_Occurred() || state->is_closed) {
+        return PyErr_Occurred() ? -1 : 0;
     }
-    PyObject *flight = NULL;
-    PyObject *flights = PyObject_GetAttr(shortcut->state, module->flights);
-    PyObject *arrivals = flights == NULL ? NULL : PyObject_GetAttr(shortcut->state, module->arrivals);
-    int64_t number = 0;
-    if (arrivals != NULL && PySequence_Contains(flights, key) == 0 && as_int64(arrivals, &number) == 0) {
-        PyObject *args[] = {key, PyLong_FromLongLong(number + 1), PyLong_FromLongLong(shortcut->table->epoch),
-                            PyLong_FromLongLong(now_ns)};
-        if (args[1] != NULL && args[2] != NULL && args[3] != NULL &&
-            PyObject_SetAttr(shortcut->state, module->arrivals, args[1]) == 0) {
-            flight = PyObject_Vectorcall(shortcut->flight_type, args, 4, NULL);
-        }
-        if (flight != NULL && PyObject_SetItem(flights, key, flight) < 0) {
-            Py_CLEAR(flight);
-        }
-        Py_XDECREF(args[1]);
-        Py_XDECREF(args[2]);
-        Py_XDECREF(args[3]);
+    PyObject *flights = held(state->flights);
+    int result = flights == NULL ? -1 : PySequence_Contains(flights, flight->key);
+    if (result == 0) {
+        flight->number = ++state->arrivals;
+        flight->epoch = shortcut->table->epoch;
+        result = PyObject_SetItem(flights, flight->key, (PyObject *)flight) < 0 ? -1 : 1;
+    }
+    else if (result > 0) {
+        result = 0;
     }
     Py_XDECREF(flights);
-    Py_XDECREF(arrivals);
-    return flight;
+    return result;
 }
 
 /* Begin a flight; NULL if there is more to look at, or with an error. */
-static PyObject *
-shortcut_take_off(shortcut_t *shortcut, PyObject *slot, int64_t *now_ns)
+static flight_t *
+shortcut_take_off(shortcut_t *shortcut, PyObject *slot)
 {
     module_t *module = shortcut->table->module;
     PyObject *leader = NULL;
@@ -347,93 +332,69 @@ shortcut_take_off(shortcut_t *shortcut, PyObject *slot, int64_t *now_ns)
     }
     int is_nested = leader != NULL && leader != Py_None;
     Py_XDECREF(leader);
-    if (is_nested || has_listeners(module, shortcut->events) || read_now(shortcut->table, now_ns) < 0) {
+    int64_t now_ns;
+    if (is_nested || has_listeners(module, shortcut->events) || read_now(shortcut->table, &now_ns) < 0) {
         return NULL;
     }
     PyObject *key = PyTuple_Pack(2, (PyObject *)shortcut->scope, slot);
-    PyObject *lock = key == NULL ? NULL : lock_state(module, shortcut->state);
-    PyObject *flight = NULL;
+    flight_t *flight = key == NULL ? NULL : flight_make(shortcut->flight_type, key);
+    PyObject *lock = flight == NULL ? NULL : lock_state(module, shortcut->state);
+    int result = -1;
     if (lock != NULL) {
-        flight = shortcut_register(shortcut, module, slot, key, *now_ns);
+        flight->began_ns = now_ns;
+        result = shortcut_register(shortcut, slot, flight);
         unlock_state(module, lock);
     }
     Py_XDECREF(key);
+    if (result <= 0) {
+        Py_CLEAR(flight);
+    }
     return flight;
 }
 
-static int
-set_number(PyObject *object, PyObject *name, int64_t number)
+/* Return the flight that is registered under the key of this one, a new reference; NULL for none, perhaps with an error. */
+static PyObject *
+current_flight(state_t *state, const flight_t *flight)
 {
-    PyObject *value = PyLong_FromLongLong(number);
-    int result = value == NULL ? -1 : PyObject_SetAttr(object, name, value);
-    Py_XDECREF(value);
-    return result;
-}
-
-static int
-get_number(PyObject *object, PyObject *name, int64_t *number)
-{
-    PyObject *value = PyObject_GetAttr(object, name);
-    int result = value == NULL ? -1 : as_int64(value, number);
-    Py_XDECREF(value);
-    return result;
+    PyObject *flights = held(state->flights);
+    PyObject *key = flights == NULL ? NULL : held(flight->key);
+    PyObject *current = key == NULL ? NULL : PyObject_GetItem(flights, key);
+    if (current == NULL && key != NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(key);
+    Py_XDECREF(flights);
+    return current;
 }
 
 /* End a flight and store its value; the lock is held. 1: done; 0: there is more to look at; -1: an error. */
 static int
-shortcut_publish(shortcut_t *shortcut, module_t *module, PyObject *flight, PyObject *value, entry_t *entry, int64_t now_ns,
+shortcut_publish(shortcut_t *shortcut, module_t *module, flight_t *flight, PyObject *value, entry_t *entry, int64_t now_ns,
                  int64_t load_ns)
 {
-    PyObject *flights = PyObject_GetAttr(shortcut->state, module->flights);
-    PyObject *key = flights == NULL ? NULL : PyObject_GetAttr(flight, module->key);
-    PyObject *current = key == NULL ? NULL : PyObject_GetItem(flights, key);
-    int64_t epoch = 0;
-    int result = -1;
-    if (current == NULL && key != NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
-        PyErr_Clear();
-        result = 0;
-    }
-    else if (current != NULL && get_number(flight, module->epoch, &epoch) == 0) {
-        result = current == flight && epoch == shortcut->table->epoch && !has_fences(shortcut->fences);
-    }
-    if (result > 0 && (put_entry(module, shortcut->table, entry, now_ns) < 0 || PyObject_DelItem(flights, key) < 0 ||
-                       PyObject_SetAttr(flight, module->value, value) < 0 ||
-                       set_number(flight, module->load_ns, load_ns) < 0 ||
-                       PyObject_SetAttr(flight, module->outcome, shortcut->landed) < 0)) {
-        result = -1;
+    state_t *state = shortcut->state;
+    PyObject *current = current_flight(state, flight);
+    if (current == NULL && PyErr_Occurred()) {
+        return -1;
     }
     Py_XDECREF(current);
-    Py_XDECREF(key);
-    Py_XDECREF(flights);
-    return result;
-}
-
-/* Take a flight off the register, whatever became of it; errors are lost. */
-static void
-shortcut_strike(shortcut_t *shortcut, PyObject *flight)
-{
-    module_t *module = shortcut->table->module;
-    PyObject *lock = lock_state(module, shortcut->state);
-    PyObject *flights = lock == NULL ? NULL : PyObject_GetAttr(shortcut->state, module->flights);
-    PyObject *key = flights == NULL ? NULL : PyObject_GetAttr(flight, module->key);
-    PyObject *current = key == NULL ? NULL : PyObject_GetItem(flights, key);
-    if (current == flight) {
-        (void)PyObject_DelItem(flights, key);
+    if (current != (PyObject *)flight || flight->epoch != shortcut->table->epoch || has_fences(shortcut->fences)) {
+        return 0;
     }
-    PyErr_Clear();
-    Py_XDECREF(current);
-    Py_XDECREF(key);
-    Py_XDECREF(flights);
-    if (lock != NULL) {
-        unlock_state(module, lock);
+    if (put_entry(module, shortcut->table, entry, now_ns) < 0 || PyObject_DelItem(state->flights, flight->key) < 0) {
+        return -1;
     }
+    flight->load_ns = load_ns;
+    Py_XSETREF(flight->value, Py_NewRef(value));
+    Py_XSETREF(flight->outcome, Py_NewRef(shortcut->landed));
+    return 1;
 }
 
 /* Let those go on who wait for a flight. */
 static int
-ring(module_t *module, PyObject *flight)
+ring(module_t *module, flight_t *flight)
 {
-    PyObject *signal = PyObject_GetAttr(flight, module->signal);
+    PyObject *signal = held(flight->signal);
     if (signal == NULL || signal == Py_None) {
         Py_XDECREF(signal);
         return signal == NULL ? -1 : 0;
@@ -444,14 +405,41 @@ ring(module_t *module, PyObject *flight)
     return answer == NULL ? -1 : 0;
 }
 
+/* Abandon a flight that could not be ended, for want of stack or memory; harmless if it was. Errors on the way are lost, the one
+   that is set is not. */
+static void
+shortcut_strike(shortcut_t *shortcut, flight_t *flight)
+{
+    module_t *module = shortcut->table->module;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *lock = lock_state(module, shortcut->state);
+    PyObject *current = lock == NULL ? NULL : current_flight(shortcut->state, flight);
+    if (current == (PyObject *)flight) {
+        (void)PyObject_DelItem(shortcut->state->flights, flight->key);
+    }
+    PyErr_Clear();
+    Py_XDECREF(current);
+    if (flight->outcome != NULL && PyLong_CheckExact(flight->outcome) && PyLong_AsLong(flight->outcome) == PENDING) {
+        Py_SETREF(flight->outcome, Py_NewRef(shortcut->abandoned));
+    }
+    if (lock != NULL) {
+        unlock_state(module, lock);
+    }
+    if (ring(module, flight) < 0) {
+        PyErr_Clear();
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
 static int
-shortcut_touch_down(shortcut_t *shortcut, PyObject *flight, PyObject *value, int64_t began_ns)
+shortcut_touch_down(shortcut_t *shortcut, flight_t *flight, PyObject *value)
 {
     module_t *module = shortcut->table->module;
     if (PyType_IsSubtype(Py_TYPE(value), (PyTypeObject *)shortcut->loaded_type)) {
         return 0;
     }
-    PyObject *random = PyObject_GetAttr(shortcut->state, module->random);
+    PyObject *random = held(shortcut->state->random);
     int64_t now_ns;
     int is_ready = random != NULL && (random == shortcut->random || shortcut_draw(shortcut, random) == 0) &&
                    read_now(shortcut->table, &now_ns) == 0;
@@ -459,10 +447,10 @@ shortcut_touch_down(shortcut_t *shortcut, PyObject *flight, PyObject *value, int
     if (!is_ready) {
         return -1;
     }
-    int64_t load_ns = now_ns - began_ns;
+    int64_t load_ns = now_ns - flight->began_ns;
     int64_t ttl_ns = shortcut->ttls[shortcut->drawn];
     shortcut->drawn = (shortcut->drawn + 1) % DRAWS;
-    PyObject *key = PyObject_GetAttr(flight, module->key);
+    PyObject *key = held(flight->key);
     if (key == NULL) {
         return -1;
     }
@@ -495,26 +483,27 @@ shortcut_touch_down(shortcut_t *shortcut, PyObject *flight, PyObject *value, int
 static PyObject *
 shortcut_take_off_method(shortcut_t *shortcut, PyObject *slot)
 {
-    int64_t now_ns;
-    PyObject *flight = shortcut_take_off(shortcut, slot, &now_ns);
+    PyObject *flight = (PyObject *)shortcut_take_off(shortcut, slot);
     return flight != NULL || PyErr_Occurred() ? flight : Py_NewRef(Py_None);
 }
 
 static PyObject *
 shortcut_touch_down_method(shortcut_t *shortcut, PyObject *const *args, Py_ssize_t nargs)
 {
-    int64_t began_ns;
-    if (takes("touch_down", nargs, 2) < 0 ||
-        get_number(args[0], shortcut->table->module->began_ns, &began_ns) < 0) {
+    if (takes("touch_down", nargs, 2) < 0) {
         return NULL;
     }
-    int result = shortcut_touch_down(shortcut, args[0], args[1], began_ns);
+    if (!PyType_IsSubtype(Py_TYPE(args[0]), shortcut->flight_type)) {
+        PyErr_SetString(PyExc_TypeError, "touch_down takes a flight and a value");
+        return NULL;
+    }
+    int result = shortcut_touch_down(shortcut, (flight_t *)args[0], args[1]);
     return result < 0 ? NULL : PyBool_FromLong(result);
 }
 
 /* Call a loader in a copy of the context, in which it leads the flight. */
 static PyObject *
-shortcut_run(shortcut_t *shortcut, PyObject *flight, PyObject *function, PyObject *const *args, Py_ssize_t nargs)
+shortcut_run(shortcut_t *shortcut, flight_t *flight, PyObject *function, PyObject *const *args, Py_ssize_t nargs)
 {
     PyObject *context = PyContext_CopyCurrent();
     if (context == NULL || PyContext_Enter(context) < 0) {
@@ -522,7 +511,7 @@ shortcut_run(shortcut_t *shortcut, PyObject *flight, PyObject *function, PyObjec
         return NULL;
     }
     PyObject *result = NULL;
-    PyObject *token = PyContextVar_Set(shortcut->loading, flight);
+    PyObject *token = PyContextVar_Set(shortcut->loading, (PyObject *)flight);
     if (token != NULL) {
         result = PyObject_Vectorcall(function, args, (size_t)nargs, NULL);
         Py_DECREF(token);

@@ -6,7 +6,7 @@
 /* The base of a face: `get`, `get_or_load` and `set`, which ask `_get_beyond_memory` and its like for the rest. */
 typedef struct {
     PyObject_HEAD
-    PyObject *state; /* NULL: a value is set in Python */
+    state_t *state; /* NULL: a value is set in Python */
     PyObject *policy;
     PyObject *events;
     PyObject *fences; /* the dictionaries of the fences */
@@ -71,7 +71,7 @@ store_serve(store_t *store, PyObject *args)
     }
     if (store->table != NULL) {
         PyObject *parts[] = {(PyObject *)store->table, (PyObject *)store->tally, store->policy, store->events,
-                             store->fences, store->state, store->former};
+                             store->fences, (PyObject *)store->state, store->former};
         for (size_t index = 0; index < sizeof(parts) / sizeof(*parts); index++) {
             parts[index] = parts[index] == NULL ? Py_None : parts[index];
         }
@@ -85,13 +85,17 @@ store_serve(store_t *store, PyObject *args)
     Py_XSETREF(store->tally, (tally_t *)Py_NewRef(tally));
     Py_XSETREF(store->policy, Py_NewRef(policy));
     if (state != Py_None) {
+        if (!PyObject_TypeCheck(state, module->state_fields)) {
+            PyErr_SetString(PyExc_TypeError, "_serve takes a state");
+            return NULL;
+        }
         Py_XSETREF(store->events, PyObject_GetAttr(state, module->events));
-        Py_XSETREF(store->fences, fences_of(module, state));
+        Py_XSETREF(store->fences, fences_of(module, (state_t *)state));
         if (store->events == NULL || store->fences == NULL) {
             return NULL;
         }
     }
-    Py_XSETREF(store->state, state == Py_None ? NULL : Py_NewRef(state));
+    Py_XSETREF(store->state, state == Py_None ? NULL : (state_t *)Py_NewRef(state));
     store->ttl_ns = ttl_ns;
     store->jitter = jitter;
     return Py_NewRef(Py_None);
@@ -164,11 +168,11 @@ static int
 store_is_free(store_t *store, module_t *module, PyObject *key)
 {
     int answer = has_fences(store->fences) ? 1 : has_listeners(module, store->events);
-    answer = answer ? answer : is_true(store->state, module->is_closed);
+    answer = answer ? answer : store->state->is_closed;
     if (answer) {
         return answer < 0 ? -1 : 0;
     }
-    PyObject *flights = PyObject_GetAttr(store->state, module->flights);
+    PyObject *flights = held(store->state->flights);
     Py_ssize_t flying = flights == NULL ? -1 : PyObject_Size(flights);
     answer = flying > 0 ? PySequence_Contains(flights, key) : (int)flying;
     Py_XDECREF(flights);
@@ -195,7 +199,7 @@ static entry_t *
 store_entry(store_t *store, module_t *module, PyObject *key, PyObject *value, int64_t ttl_ns)
 {
     int64_t now_ns;
-    PyObject *random = PyObject_GetAttr(store->state, module->random);
+    PyObject *random = held(store->state->random);
     int is_ready = random != NULL && read_now(store->table, &now_ns) == 0 &&
                    shorten(random, store->jitter, ttl_ns, &ttl_ns) == 0;
     Py_XDECREF(random);

@@ -8,6 +8,7 @@
    without it the table's own mutex (a critical section); so does whoever changes it. */
 
 #include "_clock.h"
+#include "_fields.h"
 #include "_lock.h"
 #include "_scope.h"
 #include "_eviction.h"
@@ -838,12 +839,9 @@ module_exec(PyObject *module)
         const char *text;
     } names[] = {
         {&state->idle_ttl_ns, "idle_ttl_ns"}, {&state->name, "__name__"},     {&state->qualname, "__qualname__"},
-        {&state->acquire, "acquire"},         {&state->release, "release"},   {&state->lock, "lock"},
-        {&state->random, "random"},           {&state->flights, "flights"},   {&state->fences, "fences"},
-        {&state->events, "events"},           {&state->listeners, "listeners"}, {&state->is_closed, "is_closed"},
-        {&state->registers, "registers"},     {&state->arrivals, "arrivals"},       {&state->set, "set"},           {&state->signal, "signal"},
-        {&state->value, "value"},             {&state->load_ns, "load_ns"},   {&state->outcome, "outcome"},
-        {&state->began_ns, "began_ns"},       {&state->epoch, "epoch"},       {&state->key, "key"},
+        {&state->acquire, "acquire"},         {&state->release, "release"},   {&state->set, "set"},
+        {&state->fences, "fences"},           {&state->events, "events"},     {&state->listeners, "listeners"},
+        {&state->registers, "registers"},
     };
     for (size_t index = 0; index < sizeof(names) / sizeof(*names); index++) {
         *names[index].place = PyUnicode_InternFromString(names[index].text);
@@ -859,7 +857,9 @@ module_exec(PyObject *module)
         add_type(module, &tag_spec, &state->tag) < 0 || add_type(module, &tally_spec, &state->tally) < 0 ||
         add_type(module, &table_spec, &state->table) < 0 || add_type(module, &hit_spec, &state->hit) < 0 ||
         add_type(module, &call_spec, &state->call) < 0 || add_type(module, &shortcut_spec, &state->shortcut) < 0 ||
-        add_type(module, &store_spec, &state->store) < 0 || add_type(module, &lock_spec, &state->lock_type) < 0) {
+        add_type(module, &store_spec, &state->store) < 0 || add_type(module, &lock_spec, &state->lock_type) < 0 ||
+        add_type(module, &state_spec, &state->state_fields) < 0 ||
+        add_type(module, &flight_spec, &state->flight_fields) < 0) {
         return -1;
     }
     return 0;

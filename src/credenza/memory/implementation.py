@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..stats import Tally as PureTally
 from .entry import Entry as PureEntry
+from .fields import FlightFields as PureFlightFields
+from .fields import StateFields as PureStateFields
 from .table import Scope as PureScope
 from .table import Table as PureTable
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING or compiled is None:
     Table = PureTable
     Tally = PureTally
     Lock = threading.RLock
+    FlightFields = PureFlightFields
+    StateFields = PureStateFields
 
     class Store:
         """Nothing: a cache answers by itself."""
@@ -39,8 +43,22 @@ else:
     Tally = compiled.Tally
     Store = compiled.Store
     Lock = compiled.Lock
+    FlightFields = compiled.FlightFields
+    StateFields = compiled.StateFields
 
-__all__ = ["Entry", "Lock", "Scope", "Store", "Table", "Tally", "compiled", "implementation", "serve_from_memory"]
+__all__ = [
+    "Entry",
+    "FlightFields",
+    "Lock",
+    "Scope",
+    "StateFields",
+    "Store",
+    "Table",
+    "Tally",
+    "compiled",
+    "implementation",
+    "serve_from_memory",
+]
 
 C = TypeVar("C", bound=type)
 

@@ -95,8 +95,8 @@ class SqliteFeed:
             kept = "SELECT position, schema FROM credenza_followers WHERE name = ? AND epoch = ?"
             row = connection.execute(kept, (self.name, self._epoch)).fetchone()
             identity = (self._file, self._epoch)
-            is_ours = row is not None and row[0] <= place_in(connection, identity).number  # else of another past
-            self._kept = Place(identity, *row) if is_ours else None
+            end = place_in(connection, identity).number
+            self._kept = Place(identity, *row) if row and row[0] <= end else None  # beyond the end: of another past
             digest = hashlib.sha256(self.name.encode()).hexdigest()[:12]
             claim = sqlite3.connect(
                 f"{self._path}-follow-{digest}", timeout=0, isolation_level=None, check_same_thread=False
