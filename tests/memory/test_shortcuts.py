@@ -1,12 +1,14 @@
 """What the shortcuts must not do: a miss that meets somebody, and `set` where more than memory is concerned."""
 
+import gc
+import itertools
 import threading
 from typing import Any
 
 import pytest
 from tests.support.waiting import Call, wait_until
 
-from credenza import Cache, CacheClosed, Event
+from credenza import Cache, CacheClosed, Event, Loaded, functions
 
 pytestmark = pytest.mark.usefixtures("implementation")
 
@@ -110,6 +112,39 @@ def test_two_threads_share_a_load_of_a_function() -> None:
     assert len(loader.gates) == 1
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_load_that_cannot_be_ended_is_abandoned(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L3: where ending a load fails for want of memory, those who wait for it load by themselves."""
+    cache: Cache[Any, Any] = Cache()
+    gate = threading.Event()
+    loads: list[str] = []
+
+    @cache.cached
+    def load(key: str) -> Any:
+        loads.append(key)
+        if len(loads) > 1:
+            return "loaded"
+        assert gate.wait(10)
+        if fails:
+            raise ValueError
+        return Loaded("first", ttl=5)  # what the shortest way does not store
+
+    def refuse(*args: object) -> None:
+        raise MemoryError
+
+    leader = Call(lambda: load("a"))
+    wait_until(lambda: loads == ["a"], "the load is under way")
+    waiter = Call(lambda: load("a"))
+    wait_until(lambda: _flights(cache)[0].waiters == 2, "another one waits for it")
+    for name in ("land", "fail"):
+        monkeypatch.setattr(functions, name, refuse)
+    gate.set()
+    assert waiter.result() == "loaded"
+    with pytest.raises((ValueError, MemoryError)):
+        leader.result()
+    assert _flights(cache) == []
+
+
 def test_closed_cache_takes_no_value() -> None:
     """A cache that was closed says so."""
     cache: Cache[str, int] = Cache()
@@ -119,6 +154,23 @@ def test_closed_cache_takes_no_value() -> None:
         cache.set("a", 2)
     with pytest.raises(CacheClosed):
         cache.set("a", 2, ttl=5)
+
+
+def test_function_of_a_closed_cache_loads_nothing() -> None:
+    """Neither what it has loaded before nor anything new."""
+    cache: Cache[int, int] = Cache()
+    loaded: list[int] = []
+
+    @cache.cached
+    def function(number: int) -> None:
+        loaded.append(number)
+
+    function(1)
+    cache.close()
+    for number in (1, 2):
+        with pytest.raises(CacheClosed):
+            function(number)
+    assert loaded == [1]
 
 
 def test_listener_is_told_of_all_that_a_function_does() -> None:
@@ -165,11 +217,23 @@ def test_remembered_keys_are_bounded() -> None:
     assert _referents(load) - before <= 3 * 11
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations([1, True, 1.0])))
+def test_remembered_keys_of_equal_arguments_are_those_of_the_template(order: tuple[Any, ...]) -> None:
+    """1, True and 1.0 are equal, and a template makes a key of each: whoever comes first, the others get their own."""
+    cache: Cache[Any, Any] = Cache()
+
+    @cache.cached(key="n:{number}:{name}")
+    def load(number: Any, name: str) -> str:
+        return f"{number!r} {name}"
+
+    for number in order * 2:
+        assert load(number, "Ann") == f"{number!r} Ann"
+    assert len({load.key_for(number, "Ann") for number in order}) == 3
+
+
 def _flights(cache: Cache[Any, Any]) -> list[Any]:
     return list(cache._engine.state.flights.values())
 
 
 def _referents(function: object) -> int:
-    import gc
-
     return sum(len(item) for item in gc.get_referents(function) if type(item) is dict)
