@@ -24,7 +24,7 @@ from .sentinel import MISSING
 from .shared.shared import Shared, scope_tag
 from .sharing import result_type
 from .stats import CacheInfo
-from .steps.landing import fail, land, strike
+from .steps.landing import fail, land
 from .steps.request import AGAIN, LEAD, Request
 
 KeyMaker = Callable[[tuple[Any, ...]], Hashable]  # Any: the arguments of a call, in the order of the parameters
@@ -232,7 +232,7 @@ class FunctionCache:
                 raise
             return self.settle(flight, slot, args, value)
         except BaseException:
-            strike(recipe.engine.state, flight)  # there may have been no room for the calls that end it
+            shortcut.strike(flight)  # there may have been no room for the calls that end it
             raise
 
     def settle(self, flight: Flight, slot: Hashable, args: tuple[Any, ...], value: Any) -> Any:
@@ -305,17 +305,17 @@ class AsyncFunctionCache:
         recipe.tally.misses += 1
         request.flight, request.move = flight, LEAD
         try:
-            value = engine.tasks.run_now(state, single_load, flight, request)
-            if value is not AGAIN:
-                if shortcut.touch_down(flight, value):
-                    return value
-                land(state, flight, value, request)
-        except BaseException as error:
             try:
+                value = engine.tasks.run_now(state, single_load, flight, request)
+                if value is not AGAIN:
+                    if shortcut.touch_down(flight, value):
+                        return value
+                    land(state, flight, value, request)
+            except BaseException as error:
                 fail(state, flight, error, request)
-            except BaseException:  # no room for another call, or no memory: newcomers must not wait all the same
-                strike(state, flight)
                 raise
+        except BaseException:
+            shortcut.strike(flight)  # as above
             raise
         if value is AGAIN:
             return await finish(state, engine.tasks, request)

@@ -7,6 +7,7 @@ does: both steps are atomic, and each tells whether it was possible. `bench` has
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -16,6 +17,7 @@ from .memory.implementation import Entry, Scope, Tally, compiled
 from .policy import Policy
 from .source import Loaded
 from .state import State
+from .steps.landing import strike
 
 _DRAWS = 257
 """How many jittered ttls a function draws ahead; a draw costs more than storing the entry does."""
@@ -64,9 +66,14 @@ def jitter_of(policy: Policy) -> float:
 
 
 class Shortcut:
-    """The two steps of a quick miss of one function."""
+    """The two steps of a quick miss of one function.
 
-    __slots__ = ("_next_ttl_ns", "_policy", "_random", "_scope", "_shelf", "_state", "_table", "_tally")
+    Attributes:
+        strike: abandons a flight that may not have been ended, for want of stack or memory or because of Ctrl+C; harmless if it
+            was. It asks for no frame of its own.
+    """
+
+    __slots__ = ("_next_ttl_ns", "_policy", "_random", "_scope", "_shelf", "_state", "_table", "_tally", "strike")
 
     def __init__(self, state: State, scope: Scope, policy: Policy, tally: Tally) -> None:
         self._state = state
@@ -75,6 +82,7 @@ class Shortcut:
         self._scope = scope
         self._shelf = scope.entries
         self._policy = policy
+        self.strike: Callable[[Flight], None] = functools.partial(strike, state)
         self._draw()
 
     def take_off(self, slot: Hashable) -> Flight | None:

@@ -9,6 +9,7 @@ import pytest
 from tests.support.waiting import Call, wait_until
 
 from credenza import Cache, CacheClosed, Event, Loaded, functions
+from credenza.flight import Signal
 
 pytestmark = pytest.mark.usefixtures("implementation")
 
@@ -126,7 +127,7 @@ def test_load_that_cannot_be_ended_is_abandoned(fails: bool, monkeypatch: pytest
             return "loaded"
         assert gate.wait(10)
         if fails:
-            raise ValueError
+            raise ValueError("no")
         return Loaded("first", ttl=5)  # what the shortest way does not store
 
     def refuse(*args: object) -> None:
@@ -142,6 +143,69 @@ def test_load_that_cannot_be_ended_is_abandoned(fails: bool, monkeypatch: pytest
     assert waiter.result() == "loaded"
     with pytest.raises((ValueError, MemoryError)):
         leader.result()
+    assert _flights(cache) == []
+
+
+@pytest.mark.parametrize("ends", ["value", "error", "loaded"])
+def test_interrupt_while_the_waiters_are_told_reaches_the_caller_and_they_go_on(
+    ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L3: Ctrl+C in the moment in which a load lands is not lost, and nobody waits for ever."""
+    cache: Cache[Any, Any] = Cache()
+    waiters: list[Call[Any]] = []
+
+    @cache.cached
+    def load(key: str) -> Any:
+        waiters.append(Call(lambda: load("a")))
+        wait_until(lambda: _flights(cache)[0].waiters == 2, "another one waits for it")
+        wait_until(lambda: _flights(cache)[0].signal is not None, "it has something to be told by")
+        if ends == "error":
+            raise ValueError("no")
+        return Loaded("value", ttl=5) if ends == "loaded" else "value"
+
+    tell = Signal.set
+
+    def interrupt(signal: Signal) -> None:
+        monkeypatch.setattr(Signal, "set", tell)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Signal, "set", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load("a")
+    if ends == "error":
+        with pytest.raises(ValueError, match="no"):
+            waiters[0].result()
+    else:
+        assert waiters[0].result() == "value"
+    assert _flights(cache) == []
+
+
+@pytest.mark.parametrize("act", ["hash", "eq"])
+@pytest.mark.parametrize("turn", range(1, 7))
+def test_register_that_a_fork_replaces_in_the_middle_of_a_step_does_no_harm(act: str, turn: int) -> None:
+    """A key may fork when it is hashed or compared, and the child has another register of loads."""
+    cache: Cache[Any, Any] = Cache()
+    state = cache._engine.state
+    turns = itertools.count(1)
+
+    class Key:
+        def fork(self, how: str) -> None:
+            if how == act and next(turns) == turn:
+                state.flights = {}  # as `State.forget_the_parent` does
+
+        def __hash__(self) -> int:
+            self.fork("hash")
+            return 7
+
+        def __eq__(self, other: object) -> bool:
+            self.fork("eq")
+            return True
+
+    @cache.cached
+    def load(key: Key) -> str:
+        return "value"
+
+    assert [load(Key()) for _ in range(3)] == ["value"] * 3
     assert _flights(cache) == []
 
 

@@ -372,6 +372,72 @@ def test_task_that_ran_out_of_stack_leaves_nobody_waiting(implementation: Implem
     assert done.stdout.split() == ["True", "0"], done.stderr[-3_000:]
 
 
+DEEP_LEADERS = """
+import _thread, os, sys, threading, time
+from credenza import Cache
+
+cache = Cache(maxsize=None, ttl=None)
+leader = 0
+
+@cache.cached
+def load(key):
+    if _thread.get_ident() != leader:
+        return "loaded by who waited"
+    begun.release()
+    may_end.acquire()  # nothing that needs a frame of its own
+    return "value"
+
+def deeper(left, key):
+    return deeper(left - 1, key) if left else load(key)
+
+def lead(depth):
+    global leader
+    leader = _thread.get_ident()
+    try:
+        deeper(depth, depth)
+    except RecursionError:
+        pass
+
+def waits():
+    flights = list(cache._engine.state.flights.values())
+    return not flights or flights[0].signal is not None and flights[0].signal._wakers
+
+led = 0
+for depth in range(sys.getrecursionlimit() - 20, sys.getrecursionlimit() + 1):
+    begun, may_end = _thread.allocate_lock(), _thread.allocate_lock()
+    begun.acquire(), may_end.acquire()
+    first = threading.Thread(target=lead, args=(depth,), daemon=True)
+    first.start()
+    if not begun.acquire(timeout=0.3):
+        continue
+    led += 1
+    second = threading.Thread(target=load, args=(depth,), daemon=True)
+    second.start()
+    ends = time.monotonic() + 10
+    while not waits() and time.monotonic() < ends:
+        time.sleep(0.01)
+    may_end.release()
+    first.join(10), second.join(10)
+    if second.is_alive():
+        print("waits for ever at depth", depth, flush=True)
+print(led > 3, cache.stats().flights, flush=True)
+os._exit(0)
+"""
+
+
+def test_load_that_ends_on_the_last_frames_is_told_to_who_waits(implementation: Implementation) -> None:
+    """L3: telling takes more stack than loading does, and there is enough for it where a load could run."""
+    done = subprocess.run(
+        [sys.executable, "-c", DEEP_LEADERS],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=implementation.environment(),
+    )
+    assert done.stdout.split() == ["True", "0"], done.stdout + done.stderr[-3_000:]
+
+
 def test_recursion_without_end_leaves_no_load_under_way() -> None:
     """L3: a cached function that calls itself until there is no stack left can be asked again, at every depth."""
     cache: Cache[int, int] = Cache(maxsize=None, ttl=None)

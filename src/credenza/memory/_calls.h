@@ -167,12 +167,9 @@ call_fail(call_t *call, flight_t *flight, PyObject *slot, PyObject *const *bound
         PyException_SetTraceback(error, traceback);
     }
     PyObject *result = call_end(call, "fail", flight, slot, bound, error);
-    if (result == NULL) {
-        PyErr_Clear(); /* there may be no room for another call of Python; newcomers must not wait all the same */
-        shortcut_strike(call->shortcut, flight);
-    }
     Py_XDECREF(result);
-    PyErr_Restore(type, error, traceback);
+    shortcut_strike(call->shortcut, flight); /* there may have been no room for another call of Python */
+    restore_unless_interrupted(type, error, traceback);
     return NULL;
 }
 

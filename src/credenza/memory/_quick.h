@@ -171,6 +171,13 @@ end_ns_of(int64_t now_ns, int64_t ttl_ns)
     return now_ns > INT64_MAX - ttl_ns ? INT64_MAX : now_ns + ttl_ns;
 }
 
+#define FRAMES_TO_RING 20
+#if PY_VERSION_HEX >= 0x030C0000
+#define FRAMES_LEFT py_recursion_remaining
+#else
+#define FRAMES_LEFT recursion_remaining
+#endif
+
 /* The miss of a function ------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -352,18 +359,16 @@ shortcut_take_off(shortcut_t *shortcut, PyObject *slot)
     return flight;
 }
 
-/* Return the flight that is registered under the key of this one, a new reference; NULL for none, perhaps with an error. */
+/* Return the flight that is registered under a key, a new reference; NULL for none, perhaps with an error.
+
+   The caller holds the register and the key: a key's __eq__ may fork, and the state of the child has another register. */
 static PyObject *
-current_flight(state_t *state, const flight_t *flight)
+current_flight(PyObject *flights, PyObject *key)
 {
-    PyObject *flights = held(state->flights);
-    PyObject *key = flights == NULL ? NULL : held(flight->key);
-    PyObject *current = key == NULL ? NULL : PyObject_GetItem(flights, key);
-    if (current == NULL && key != NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
+    PyObject *current = flights == NULL || key == NULL ? NULL : PyObject_GetItem(flights, key);
+    if (current == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
         PyErr_Clear();
     }
-    Py_XDECREF(key);
-    Py_XDECREF(flights);
     return current;
 }
 
@@ -372,25 +377,28 @@ static int
 shortcut_publish(shortcut_t *shortcut, module_t *module, flight_t *flight, PyObject *value, entry_t *entry, int64_t now_ns,
                  int64_t load_ns)
 {
-    state_t *state = shortcut->state;
-    PyObject *current = current_flight(state, flight);
-    if (current == NULL && PyErr_Occurred()) {
-        return -1;
+    PyObject *flights = held(shortcut->state->flights);
+    PyObject *key = flights == NULL ? NULL : held(flight->key);
+    PyObject *current = current_flight(flights, key);
+    int result = -1;
+    if (current != NULL || !PyErr_Occurred()) {
+        result = current == (PyObject *)flight && flight->epoch == shortcut->table->epoch && !has_fences(shortcut->fences);
+    }
+    if (result > 0 && (put_entry(module, shortcut->table, entry, now_ns) < 0 || PyObject_DelItem(flights, key) < 0)) {
+        result = -1;
     }
     Py_XDECREF(current);
-    if (current != (PyObject *)flight || flight->epoch != shortcut->table->epoch || has_fences(shortcut->fences)) {
-        return 0;
+    Py_XDECREF(key);
+    Py_XDECREF(flights);
+    if (result > 0) {
+        flight->load_ns = load_ns;
+        Py_XSETREF(flight->value, Py_NewRef(value));
+        Py_XSETREF(flight->outcome, Py_NewRef(shortcut->landed));
     }
-    if (put_entry(module, shortcut->table, entry, now_ns) < 0 || PyObject_DelItem(state->flights, flight->key) < 0) {
-        return -1;
-    }
-    flight->load_ns = load_ns;
-    Py_XSETREF(flight->value, Py_NewRef(value));
-    Py_XSETREF(flight->outcome, Py_NewRef(shortcut->landed));
-    return 1;
+    return result;
 }
 
-/* Let those go on who wait for a flight. */
+/* Let those go on who wait for a flight. That takes more stack than a load does, so there is some more for it. */
 static int
 ring(module_t *module, flight_t *flight)
 {
@@ -399,14 +407,29 @@ ring(module_t *module, flight_t *flight)
         Py_XDECREF(signal);
         return signal == NULL ? -1 : 0;
     }
+    PyThreadState *thread = PyThreadState_Get();
+    thread->FRAMES_LEFT += FRAMES_TO_RING;
     PyObject *answer = PyObject_CallMethodNoArgs(signal, module->set);
+    thread->FRAMES_LEFT -= FRAMES_TO_RING;
     Py_DECREF(signal);
     Py_XDECREF(answer);
     return answer == NULL ? -1 : 0;
 }
 
-/* Abandon a flight that could not be ended, for want of stack or memory; harmless if it was. Errors on the way are lost, the one
-   that is set is not. */
+/* Go on with the error that was fetched; another one that came meanwhile is lost, unless it is for the whole program (Ctrl+C). */
+static void
+restore_unless_interrupted(PyObject *type, PyObject *value, PyObject *traceback)
+{
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception)) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return;
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
+/* Abandon a flight that could not be ended, for want of stack or memory or because of Ctrl+C; harmless if it was. */
 static void
 shortcut_strike(shortcut_t *shortcut, flight_t *flight)
 {
@@ -414,22 +437,24 @@ shortcut_strike(shortcut_t *shortcut, flight_t *flight)
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyObject *lock = lock_state(module, shortcut->state);
-    PyObject *current = lock == NULL ? NULL : current_flight(shortcut->state, flight);
+    PyObject *flights = lock == NULL ? NULL : held(shortcut->state->flights);
+    PyObject *key = flights == NULL ? NULL : held(flight->key);
+    PyObject *current = lock == NULL ? NULL : current_flight(flights, key);
     if (current == (PyObject *)flight) {
-        (void)PyObject_DelItem(shortcut->state->flights, flight->key);
+        (void)PyObject_DelItem(flights, key);
     }
-    PyErr_Clear();
     Py_XDECREF(current);
+    Py_XDECREF(key);
+    Py_XDECREF(flights);
     if (flight->outcome != NULL && PyLong_CheckExact(flight->outcome) && PyLong_AsLong(flight->outcome) == PENDING) {
         Py_SETREF(flight->outcome, Py_NewRef(shortcut->abandoned));
     }
     if (lock != NULL) {
         unlock_state(module, lock);
     }
-    if (ring(module, flight) < 0) {
-        PyErr_Clear();
-    }
-    PyErr_Restore(type, value, traceback);
+    PyErr_Clear();
+    (void)ring(module, flight);
+    restore_unless_interrupted(type, value, traceback);
 }
 
 static int
@@ -523,9 +548,21 @@ shortcut_run(shortcut_t *shortcut, flight_t *flight, PyObject *function, PyObjec
     return result;
 }
 
+static PyObject *
+shortcut_strike_method(shortcut_t *shortcut, PyObject *flight)
+{
+    if (!PyType_IsSubtype(Py_TYPE(flight), shortcut->flight_type)) {
+        PyErr_SetString(PyExc_TypeError, "strike takes a flight");
+        return NULL;
+    }
+    shortcut_strike(shortcut, (flight_t *)flight);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
 static PyMethodDef shortcut_methods[] = {
     {"take_off", (PyCFunction)shortcut_take_off_method, METH_O, "See the pure `Shortcut`."},
     {"touch_down", FAST(shortcut_touch_down_method), "See the pure `Shortcut`."},
+    {"strike", (PyCFunction)shortcut_strike_method, METH_O, "See the pure `Shortcut`."},
     {NULL, NULL, 0, NULL},
 };
 

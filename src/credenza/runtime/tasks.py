@@ -252,6 +252,8 @@ def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None
         return
     try:
         loop.call_soon_threadsafe(_set, future)
+    except RecursionError:
+        raise
     except RuntimeError:
         pass  # the waiter's loop is closed, so nobody waits
 

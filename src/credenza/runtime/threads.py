@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from types import CoroutineType
@@ -87,7 +88,7 @@ class Threads:
             return True
         bell = threading.Lock()  # an Event does the same with two locks and a list
         bell.acquire()
-        signal.listen(bell, lambda: _ring(bell))
+        signal.listen(bell, functools.partial(_ring, bell))
         try:
             if home is None:
                 return bell.acquire(timeout=-1 if timeout_ns is None else max(0, timeout_ns) / 1e9)
@@ -111,6 +112,8 @@ def _ring(bell: threading.Lock) -> None:
     """Let whoever waits go on; a signal may tell it twice."""
     try:
         bell.release()
+    except RecursionError:
+        raise
     except RuntimeError:
         pass
 
