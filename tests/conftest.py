@@ -12,17 +12,6 @@ from credenza.memory.implementation import implementation
 from credenza.state import State
 
 _HERE = Path(__file__).parent
-_LONGEST = (
-    "test_simulated_tier.py",
-    "demo/test_workers.py",
-    "test_simulation.py",
-    "demo/test_tour.py",
-    "journal/test_kills.py",
-    "tiers/test_failures_crowds.py",
-    "demo/test_page.py",
-    "tiers/test_failures_server.py",
-)
-"""Files that take a minute or more. They begin first, so that at the end nobody waits for one that runs alone."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,12 +21,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "frees_caches: the test is about what the collector frees; no cache is held for the check"
     )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the longest files begin first."""
-    order = {_HERE / name: number for number, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 def pytest_collection_finish() -> None:
