@@ -45,9 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_all = not (options.storm or options.lag or options.cost)
     found: dict[str, Any] = {"seed": seed}
     has_failed = False
-    logging.getLogger("credenza").setLevel(logging.ERROR)  # a follower that is cut off says so
     try:
-        with _ground(kinds) as ground:
+        with _quietly(), _ground(kinds) as ground:
             if options.storm or is_all:
                 storms = list(_storms(ground, kinds, options.changes, seed))
                 print(report.storms_as_text(storms))
@@ -67,6 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None:
         report.write_json(found, options.json)
     return int(has_failed)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Do not print what followers say when they are cut off."""
+    log = logging.getLogger("credenza")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 @contextlib.contextmanager

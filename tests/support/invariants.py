@@ -33,7 +33,9 @@ def watching(*, holds_caches: bool = True, watches_threads: bool = True) -> Iter
     made: list[State] = []
     threads = set(threading.enumerate())
     failed_jobs = _FailedJobs()
-    logging.getLogger("credenza").addHandler(failed_jobs)
+    log = logging.getLogger("credenza")
+    level = log.level
+    log.addHandler(failed_jobs)
     original = State.__init__
 
     def noting(self: State, *args: Any, **kwargs: Any) -> None:
@@ -46,11 +48,12 @@ def watching(*, holds_caches: bool = True, watches_threads: bool = True) -> Iter
         yield made
     finally:
         State.__init__ = original  # type: ignore[method-assign]
-        logging.getLogger("credenza").removeHandler(failed_jobs)
+        log.removeHandler(failed_jobs)
     for state in made:
         check_state(state)
     if watches_threads:
         check_threads(threads)
+    assert log.level == level, "what is logged was left changed, and later tests would miss it"
     assert not failed_jobs.messages, f"a job of the cache's own failed in a worker thread: {failed_jobs.messages}"
 
 
