@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from credenza import Cache, Loaded, NotFound
+from credenza import MISSING, Cache, Loaded, NotFound
 from credenza.testing import FakeClock
 
 _KEYS = 50
@@ -246,6 +246,7 @@ def read(uses: Uses) -> Reading:
     for _ in range(3):
         gc.collect()
     watched: dict[str, Any] = {"None": None, "True": True, "the empty tuple": (), "a value": uses.value, "1": 1}
+    watched["MISSING"] = MISSING
     watched |= {f"key {number}": uses.keys[number] for number in (0, 1, _KEYS - 1)}
     watched |= {f"the policy of cache {number}": cache.policy for number, cache in enumerate(uses.caches)}
     watched |= {f"the type {kind.__name__}": kind for kind in _kinds(uses)}
