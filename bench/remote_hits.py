@@ -47,14 +47,14 @@ def sync_hits_in_redis(scale: Scale, url: str) -> Result:
         (compare("S4", samples, MEMORY, theirs), compare("S4b", samples, BARE, theirs)),
         (
             table_of("Hits one after another beside other caches", samples, base=MEMORY, note=note),
-            _table_of_misses(misses),
+            _table_of_misses("Misses one after another", misses),
         ),
     )
 
 
-def _table_of_misses(samples: Samples) -> Table:
+def _table_of_misses(title: str, samples: Samples) -> Table:
     note = "Through decorated functions whose loader costs nothing; each makes sure that one process loads at a time."
-    return table_of("Misses one after another", samples, base=MEMORY, note=note)
+    return table_of(title, samples, base=MEMORY, note=note)
 
 
 def _of_ours(name: str, cache: credenza.Cache[str, User]) -> Iterator[Contender]:
@@ -93,7 +93,7 @@ def async_hits_in_redis(scale: Scale, url: str) -> Result:
         ),
         (
             table_of("Awaited hits one after another beside other caches", samples, base=MEMORY, note=note),
-            _table_of_misses(misses),
+            _table_of_misses("Awaited misses one after another", misses),
         ),
     )
 

@@ -86,11 +86,18 @@ def as_json(report: Report) -> str:
 
 
 def write(report: Report, *, results: Path, page: Path) -> None:
-    """Write the report as JSON to `results`, as Markdown to `page`, and its plots into a directory beside the page."""
+    """Write the report as JSON to `results`, as Markdown to `page`, and its plots into a directory beside the page.
+
+    Raises:
+        ValueError: two tables would have the same plot.
+    """
     content = {results: as_json(report), page: as_markdown(report)}
-    content |= {
-        page.parent / PLOTS / _file_of(table): table.plot.svg() for table in report.tables if table.plot is not None
-    }
+    for table in report.tables:
+        if table.plot is not None:
+            path = page.parent / PLOTS / _file_of(table)
+            if path in content:
+                raise ValueError(f"two tables have the plot {path.name}; give them titles of their own")
+            content[path] = table.plot.svg()
     for path, text in content.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -1,6 +1,8 @@
 """Plots are well-formed, the same for the same figures, and say in words what they show."""
 
+import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from bench.goals import SAME, Outcome, Table, table_of
@@ -10,6 +12,7 @@ from bench.plots.curves import Curve, Curves, Panel
 from bench.plots.svg import amount, times
 from bench.report import Report, as_markdown, write
 
+ROOT = Path(__file__).resolve().parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
 MOST_BYTES = 100_000
 
@@ -111,3 +114,19 @@ def test_plots_are_written_beside_the_page_and_shown_in_it(tmp_path):
     write(found, results=tmp_path / "results.json", page=tmp_path / "page.md")
     assert "](plots/hits-of.svg)" in as_markdown(found)
     assert (tmp_path / "plots" / "hits-of.svg").read_text(encoding="utf-8") == table.plot.svg()
+
+
+def test_tables_whose_plots_would_be_one_file_are_refused(tmp_path):
+    """The second would be shown for the first."""
+    tables = [Table(title, ("a",), [("b",)], plot=bars(1.0)) for title in ("Hits of 8", "Hits of 64")]
+    with pytest.raises(ValueError, match=r"hits-of\.svg"):
+        write(Report({}, {}, {}, list[Outcome](), tables), results=tmp_path / "results.json", page=tmp_path / "page.md")
+
+
+def test_published_page_shows_each_plot_once_and_all_are_there():
+    """What the documentation has is what one run wrote."""
+    page = ROOT / "docs" / "benchmarks.md"
+    shown = re.findall(r"]\((plots/[a-z-]+\.svg)\)", page.read_text(encoding="utf-8"))
+    assert sorted(shown) == sorted(
+        path.relative_to(page.parent).as_posix() for path in (page.parent / "plots").iterdir()
+    )

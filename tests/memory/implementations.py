@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -36,6 +37,17 @@ class Implementation:
 
     def __repr__(self) -> str:
         return self.name
+
+    def run(self, program: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run a program in a process of its own with this implementation, for a minute at most."""
+        return subprocess.run(
+            [sys.executable, *options, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=self.environment(),
+        )
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a process that runs with this implementation."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.util
-import subprocess
 import sys
 import textwrap
 import weakref
@@ -231,14 +230,7 @@ def test_table_that_is_collected_in_the_middle_of_use_frees_what_it_held(impleme
 
 def in_a_process(implementation: Implementation, program: str) -> str:
     """Return what a program says that runs with this implementation in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=implementation.environment(),
-    )
+    done = implementation.run(textwrap.dedent(program), "-X", "faulthandler", "-W", "error")
     assert done.returncode == 0, done.stderr[-3_000:]
     return done.stdout.strip()
 

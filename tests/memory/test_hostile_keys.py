@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
 import sys
 import weakref
 from collections.abc import Callable
@@ -656,14 +655,7 @@ print("survived", len(cache))
 @evictions
 def test_process_survives_thousands_of_hostile_steps(eviction: str, implementation: Implementation) -> None:
     """Issue 5: nothing crashes, in a process of its own that would tell where."""
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", SMOKE.format(eviction=eviction)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=implementation.environment(),
-    )
+    done = implementation.run(SMOKE.format(eviction=eviction), "-X", "faulthandler")
     assert (done.returncode, done.stdout.strip()) == (0, "survived 0"), done.stderr[-3_000:]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -361,14 +360,7 @@ print(cache.stats().misses > 1000, cache.stats().flights)
 
 def test_task_that_ran_out_of_stack_leaves_nobody_waiting(implementation: Implementation) -> None:
     """L3: the same for coroutine functions, in a process of its own, as those that did not even begin complain aloud."""
-    done = subprocess.run(
-        [sys.executable, "-c", DEEP_TASKS],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=implementation.environment(),
-    )
+    done = implementation.run(DEEP_TASKS)
     assert done.stdout.split() == ["True", "0"], done.stderr[-3_000:]
 
 
@@ -408,8 +400,10 @@ for depth in range(sys.getrecursionlimit() - 20, sys.getrecursionlimit() + 1):
     begun.acquire(), may_end.acquire()
     first = threading.Thread(target=lead, args=(depth,), daemon=True)
     first.start()
-    if not begun.acquire(timeout=0.3):
-        continue
+    while first.is_alive() and not begun.acquire(timeout=0.05):
+        pass
+    if not first.is_alive():
+        continue  # there was no room for the load
     led += 1
     second = threading.Thread(target=load, args=(depth,), daemon=True)
     second.start()
@@ -427,14 +421,7 @@ os._exit(0)
 
 def test_load_that_ends_on_the_last_frames_is_told_to_who_waits(implementation: Implementation) -> None:
     """L3: telling takes more stack than loading does, and there is enough for it where a load could run."""
-    done = subprocess.run(
-        [sys.executable, "-c", DEEP_LEADERS],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=implementation.environment(),
-    )
+    done = implementation.run(DEEP_LEADERS)
     assert done.stdout.split() == ["True", "0"], done.stdout + done.stderr[-3_000:]
 
 

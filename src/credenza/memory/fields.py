@@ -27,7 +27,7 @@ class StateFields:
 class FlightFields:
     """The base of `Flight`, which says what they are."""
 
-    outcome: int = 0
+    outcome: int = 0  # PENDING; what the numbers mean is said where flights are
     value: Any = None  # Any: a value of any type
     load_ns: int = 0
     signal: Any = None  # Any: a signal, where somebody waits
