@@ -8,6 +8,7 @@ under way, an invalidation that is owed, a head that is not known, a tag whose s
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from itertools import repeat
 from typing import Any, Final
 
 from ..codec import TypedCodec, Unreadable
@@ -87,9 +88,10 @@ class Glance:
     ) -> tuple[dict[Hashable, Any], list[Hashable]]:
         """Return the fresh values of distinct `keys`, and the keys that take a closer look."""
         shared, head = self._shared, knowledge.head  # Any: values of any type
-        names = list(map(self._name_of, keys))
+        names = shared.names.records(keys)
+        operations = list(map(_get, repeat(Get), zip(names)))
         try:
-            records = await run.exchange(shared.tier, [_get(Get, (name,)) for name in names], shared.timeout_ns)
+            records = await run.exchange(shared.tier, operations, shared.timeout_ns)
         except TierError as error:
             self.lost(error)
             self._tally.misses += len(names) - 1

@@ -19,7 +19,7 @@ A name has one reading: what does not come out as it went in is no name of ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, Final, Protocol
 
 from ..errors import ConfigurationError, UsageError
@@ -86,6 +86,16 @@ class Names:
             except UnicodeEncodeError:
                 return self._prefix + key.encode("utf-8", "surrogatepass")
         return self._prefix + self._other(key)
+
+    def records(self, keys: Sequence[Hashable]) -> list[bytes]:
+        """Return the names of the records of `keys`; as `record`, in less time for plain text."""
+        prefix = self._text_prefix
+        try:
+            return [
+                (prefix + key).encode() if type(key) is str and key[:1] != "~" else self.record(key) for key in keys
+            ]
+        except UnicodeEncodeError:
+            return [self.record(key) for key in keys]
 
     def tag(self, tag: str) -> bytes:
         """Return the name of the record of a tag."""

@@ -10,6 +10,7 @@ from ..base import TierError
 from .links import Links, Parcel
 from .refusals import Garbled
 from .routes import Direct
+from .wire import request_of
 
 _LOGGER: Final = logging.getLogger("credenza")
 _LEAST_VERSION: Final = (6, 2)
@@ -24,7 +25,7 @@ async def inspect(route: Direct, links: Links, deadline_ns: int) -> None:
         TierError: one of them is away.
     """
     for address in await route.addresses(links, deadline_ns):
-        questions = [(b"INFO", b"server"), (b"CONFIG", b"GET", b"maxmemory-policy")]
+        questions = request_of((b"INFO", b"server"), (b"CONFIG", b"GET", b"maxmemory-policy"))
         (answers,) = await links.exchange([Parcel(address, questions)], deadline_ns)
         if isinstance(answers, TierError):
             route.forget()

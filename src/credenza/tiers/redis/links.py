@@ -16,17 +16,17 @@ from .discovery import find_master, unreached
 from .punctual import is_late, parser_class, seconds_left, settled, within
 from .refusals import Garbled
 from .servers import Address, Servers, connection_class, redis_module
-from .wire import Raw, Words
+from .wire import Raw, Request, Words, request_of
 
 _ROOMY_BYTES: Final = 32_768
 """What a transport takes without waiting for its peer."""
 
 
 class Parcel(NamedTuple):
-    """Commands for one server."""
+    """A request to one server."""
 
     address: Address
-    commands: Sequence[Words]
+    request: Request
 
 
 class _Hung(TierError):
@@ -42,7 +42,7 @@ class Link:
         is_async: its colour.
     """
 
-    __slots__ = ("_connection", "_count", "_is_async", "_is_closed", "_is_used", "_pack", "_parser", "_where")
+    __slots__ = ("_answers", "_connection", "_is_async", "_is_closed", "_is_used", "_parser", "_where")
 
     def __init__(self, connection: Any, parser: Any, where: str, *, is_async: bool) -> None:
         self._connection = connection  # Any: the colours have no type in common
@@ -51,8 +51,7 @@ class Link:
         self._is_async = is_async
         self._is_used = False
         self._is_closed = False
-        self._count = 0
-        self._pack = redis_module("hiredis").pack_command
+        self._answers = 0
 
     async def connect(self, deadline_ns: int) -> None:
         """Connect and get in.
@@ -71,25 +70,24 @@ class Link:
             await self.close()
             raise
 
-    async def send(self, commands: Sequence[Words], deadline_ns: int) -> None:
-        """Send commands.
+    async def send(self, request: Request, deadline_ns: int) -> None:
+        """Send a request.
 
         Raises:
             TierError: the connection had ended, or takes no more.
         """
-        parser, self._count = self._parser, len(commands)
+        parser, packed, self._answers = self._parser, *request
         parser.has_begun, parser.deadline_ns = False, deadline_ns
-        request = self._pack(commands[0]) if len(commands) == 1 else b"".join(map(self._pack, commands))
         try:
             if self._is_closed:
                 raise ConnectionError  # redis-py would connect anew
             if not self._is_async:
-                self._connection.send_packed_command((request,), check_health=False)
-            elif len(request) < _ROOMY_BYTES:
-                await self._connection.send_packed_command((request,), check_health=False)
+                self._connection.send_packed_command((packed,), check_health=False)
+            elif len(packed) < _ROOMY_BYTES:
+                await self._connection.send_packed_command((packed,), check_health=False)
             else:
                 async with within(deadline_ns, is_async=True):
-                    await self._connection.send_packed_command((request,), check_health=False)
+                    await self._connection.send_packed_command((packed,), check_health=False)
         except Exception as error:
             await self.close()
             raise self._failure(error) from error
@@ -103,13 +101,18 @@ class Link:
         Raises:
             TierError: they do not come, or nobody understands them.
         """
+        read = self._connection.read_response
+        answers: list[Raw] = []
         try:
             if self._is_async:
                 async with within(deadline_ns, is_async=True):
-                    answers = [await self._connection.read_response(disable_decoding=True) for _ in range(self._count)]
+                    while len(answers) < self._answers:
+                        answers.append(await read(disable_decoding=True))
+                        answers += self._parser.at_hand(self._answers - len(answers))
             else:
-                read = self._connection.read_response
-                answers = [read(disable_decoding=True) for _ in range(self._count)]
+                while len(answers) < self._answers:
+                    answers.append(read(disable_decoding=True))
+                    answers += self._parser.at_hand(self._answers - len(answers))
             if self._parser.has_more():
                 raise Garbled
         except Exception as error:
@@ -200,7 +203,7 @@ class Links:
         Raises:
             TierError: there is none.
         """
-        (answers,) = await self.exchange([Parcel(address, [command])], deadline_ns)
+        (answers,) = await self.exchange([Parcel(address, request_of(command))], deadline_ns)
         if isinstance(answers, TierError):
             raise answers
         return answers[0]
@@ -222,7 +225,7 @@ class Links:
             link = self.links.get(parcel.address)
             if link is not None:
                 try:
-                    await link.send(parcel.commands, deadline_ns)
+                    await link.send(parcel.request, deadline_ns)
                 except _Hung:
                     pass
                 else:
@@ -240,7 +243,7 @@ class Links:
             await link.close()
             raise TierError("the tier was closed meanwhile")
         self.links[parcel.address] = link
-        await link.send(parcel.commands, deadline_ns)
+        await link.send(parcel.request, deadline_ns)
         return link
 
     async def _answers(self, parcel: Parcel, sent: Link | TierError, deadline_ns: int) -> list[Raw] | TierError:

@@ -11,7 +11,7 @@ from .discovery import find_slots
 from .links import Links, Parcel
 from .refusals import Garbled, Refusal, Unreached
 from .servers import Address, Servers, redis_module
-from .wire import Command, Wire
+from .wire import Wire
 
 _ROUNDS: Final = 6
 """How often an operation is sent to the next node that is said to have its slot."""
@@ -171,37 +171,27 @@ def slot_of(name: bytes) -> int:
 
 async def converse(wire: Wire, links: Links, batches: list[Batch], deadline_ns: int) -> list[list[Reply] | TierError]:
     """Perform batches on their servers side by side; return the replies of each, or why there are none."""
-    commands = [_commands(wire, batch) for batch in batches]
-    parcels = [_parcel(*pair) for pair in zip(batches, commands, strict=True)]
+    parcels = [_parcel(wire, batch) for batch in batches]
     results: list[list[Reply] | TierError] = []
-    for batch, sent, answers in zip(batches, commands, await links.exchange(parcels, deadline_ns), strict=True):
-        replies = await _understood(wire, links, batch, sent, answers)
+    for batch, answers in zip(batches, await links.exchange(parcels, deadline_ns), strict=True):
+        replies = await _understood(wire, links, batch, answers)
         if isinstance(replies, list) and Refusal in map(type, replies):  # nearly never
             replies = await _after_refusals(wire, links, batch, replies, deadline_ns)
         results.append(replies)
     return results
 
 
-def _commands(wire: Wire, batch: Batch) -> list[Command]:
-    if not batch.is_asking:
-        return wire.commands(batch.operations, gathers=batch.address is None)
-    each = [wire.commands([operation], gathers=False, brings=True) for operation in batch.operations]
-    return [command for commands in each for command in commands]
-
-
-def _parcel(batch: Batch, commands: list[Command]) -> Parcel:
-    if not batch.is_asking:
-        return Parcel(batch.address, [command.words for command in commands])
-    return Parcel(batch.address, [words for command in commands for words in ((b"ASKING",), command.words)])
+def _parcel(wire: Wire, batch: Batch, *, brings: bool = False) -> Parcel:
+    return Parcel(batch.address, wire.request(batch.operations, brings=brings, asks=batch.is_asking))
 
 
 async def _understood(
-    wire: Wire, links: Links, batch: Batch, commands: list[Command], answers: list[object] | TierError
+    wire: Wire, links: Links, batch: Batch, answers: list[object] | TierError
 ) -> list[Reply] | TierError:
     if isinstance(answers, TierError):
         return answers
     try:
-        return wire.replies(commands, answers[1::2] if batch.is_asking else answers)
+        return wire.replies(batch.operations, answers, asks=batch.is_asking)
     except Garbled as error:
         await links.drop(batch.address)
         return error
@@ -225,10 +215,9 @@ async def _after_refusals(
         for place in range(first, len(replies))
         if codes[place] == "NOSCRIPT" or isinstance(batch.operations[place], Get)
     ]
-    operations = [batch.operations[place] for place in again]
-    commands = wire.commands(operations, gathers=batch.address is None, brings=True)
-    (answers,) = await links.exchange([_parcel(Batch(batch.address, operations), commands)], deadline_ns)
-    repeated = await _understood(wire, links, Batch(batch.address, operations), commands, answers)
+    rest = Batch(batch.address, [batch.operations[place] for place in again])
+    (answers,) = await links.exchange([_parcel(wire, rest, brings=True)], deadline_ns)
+    repeated = await _understood(wire, links, rest, answers)
     if isinstance(repeated, TierError):
         return repeated
     for place, reply in zip(again, repeated, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
@@ -32,15 +32,31 @@ from ..base import (
     TierError,
 )
 from .refusals import Garbled, Refusal
+from .servers import redis_module
 
 _LEAST_LIMIT: Final = 1_000_000
-_MOST_AT_ONCE: Final = 500
-"""How many look-ups one script makes: the server does nothing else meanwhile."""
 _SEQUENCE: Final = struct.Struct(">Q")
 _LENGTH: Final = struct.Struct(">I")
 
 Raw = Any  # a reply as the parser made it: bytes, int, list, None, or the Refusal
 Words = tuple[bytes, ...]
+
+
+class Request(NamedTuple):
+    """Commands as they go over the line.
+
+    Attributes:
+        packed: their bytes.
+        answers: how many there will be.
+    """
+
+    packed: bytes
+    answers: int
+
+
+def request_of(*commands: Words) -> Request:
+    """Return the request that consists of some commands."""
+    return Request(b"".join(map(redis_module("hiredis").pack_command, commands)), len(commands))
 
 
 class _Script:
@@ -50,23 +66,15 @@ class _Script:
         self._text = files(__package__ or "").joinpath("scripts", name).read_bytes()
         self._digest = sha1(self._text, usedforsecurity=False).hexdigest().encode()
 
-    def call(self, *words: bytes, is_brought: bool) -> Words:
+    def call(self, words: Words, *, is_brought: bool) -> Words:
         return (b"EVAL", self._text, *words) if is_brought else (b"EVALSHA", self._digest, *words)
 
 
-_OPERATIONS: Final = _Script("operations.lua")
-_LOOKUPS: Final = _Script("lookups.lua")
-
-
-class Command(NamedTuple):
-    """A command, and the operations that its answer is the reply to: several look-ups, or one of any kind."""
-
-    words: Words
-    operations: Sequence[Operation]
+_SCRIPT: Final = _Script("operations.lua")
 
 
 class Wire:
-    """How the operations of one namespace are spelt.
+    """How the operations of one namespace are spelt: each is one command with one answer.
 
     Args:
         namespace: the prefix of its head and its log.
@@ -78,75 +86,56 @@ class Wire:
         self.head = b"{%b}~head" % namespace.encode()
         self.log = b"{%b}~log" % namespace.encode()
         self._limit = b"%d" % (max(max_bytes, _LEAST_LIMIT) + VALUE_HEADER_BYTES)
-        # A record as long as the server allows, 512 MB, must not come over the line.
-        self._last = b"%d" % (max_bytes + VALUE_HEADER_BYTES - 1)
+        # A record as long as the server allows, 512 MB, must not come over the line: MGET would bring it. A script that
+        # looks many up takes the server twice as long as many commands do.
+        last = b"%d" % (max_bytes + VALUE_HEADER_BYTES - 1)
+        self._look_up = b"*4\r\n$8\r\nGETRANGE\r\n$%%d\r\n%%b\r\n$1\r\n0\r\n$%d\r\n%b\r\n" % (len(last), last)
 
     def place_name(self, operation: Operation) -> bytes:
         """Return the name whose slot decides which node of a cluster performs the operation."""
         return self.head if isinstance(operation, ReadHead | Announce | ReadLog) else operation.name
 
-    def commands(self, operations: Sequence[Operation], *, gathers: bool, brings: bool = False) -> list[Command]:
-        """Return the commands for a batch.
+    def request(self, operations: Sequence[Operation], *, brings: bool = False, asks: bool = False) -> Request:
+        """Return the request for a batch.
 
         Args:
             operations: the batch.
-            gathers: look-ups that follow each other become one command; their names may be in any slot.
-            brings: bring each script along, for a server that does not know it (any more).
+            brings: bring the script along once, for a server that does not know it (any more).
+            asks: they are for a node of a cluster that is about to take over their slots; as each may be refused, and the
+                node may not know the script, each brings it along.
         """
-        if len(operations) == 1 and type(operations[0]) is Get:
-            return [Command((b"GETRANGE", operations[0].name, b"0", self._last), operations)]
-        commands: list[Command] = []
-        brought = set[_Script]() if brings else {_OPERATIONS, _LOOKUPS}
-        for some in _runs(operations) if gathers else ([operation] for operation in operations):
-            script = _OPERATIONS if type(some[0]) is not Get else _LOOKUPS
-            if script is _LOOKUPS and len(some) == 1:
-                words: Words = (b"GETRANGE", some[0].name, b"0", self._last)  # type: ignore[union-attr]  # a Get
+        look_up = self._look_up
+        if not asks and set(map(type, operations)) == {Get}:
+            names = [operation[0] for operation in operations]
+            return Request(b"".join([look_up % (len(name), name) for name in names]), len(names))
+        pack = redis_module("hiredis").pack_command
+        parts: list[bytes] = []
+        for operation in operations:
+            if asks:
+                parts.append(pack((b"ASKING",)))
+            if isinstance(operation, Get):
+                parts.append(look_up % (len(operation.name), operation.name))
             else:
-                words = script.call(*self._arguments(some), is_brought=script not in brought)
-                brought.add(script)
-            commands.append(Command(words, some))
-        return commands
+                parts.append(pack(_SCRIPT.call(self._arguments(operation), is_brought=brings or asks)))
+                brings = False
+        return Request(b"".join(parts), len(operations) * (2 if asks else 1))
 
-    def replies(self, commands: Sequence[Command], answers: Sequence[Raw]) -> list[Reply]:
+    def replies(self, operations: Sequence[Operation], answers: Sequence[Raw], *, asks: bool = False) -> list[Reply]:
         """Return what the answers to a batch say.
 
         Raises:
             Garbled: one of them cannot be an answer to its operation.
         """
-        replies: list[Reply] = []
-        for command, answer in zip(commands, answers, strict=True):
-            operations = command.operations
-            if len(operations) == 1:
-                replies.append(_understand(operations[0], answer))
-            elif isinstance(answer, list) and len(answer) == len(operations):
-                replies += map(_looked_up, answer)
-            elif isinstance(answer, TierError):
-                replies += [answer] * len(operations)
-            else:
-                raise Garbled
-        return replies
+        answers = answers[1::2] if asks else answers
+        if set(map(type, answers)) == {bytes} and set(map(type, operations)) == {Get}:
+            return list(answers)
+        return list(map(_understand, operations, answers))
 
-    def _arguments(self, operations: Sequence[Operation]) -> Words:
-        operation = operations[0]
-        if type(operation) is Get:
-            return (b"%d" % len(operations), *[looked_up[0] for looked_up in operations], self._last)
+    def _arguments(self, operation: Operation) -> Words:
         name, *arguments = _ARGUMENTS[type(operation)](operation)
         if isinstance(operation, ReadHead | Announce | ReadLog):
             return (b"2", self.head, self.log, name, self._limit, *arguments)
         return (b"1", operation.name, name, self._limit, *arguments)
-
-
-def _runs(operations: Sequence[Operation]) -> Iterator[Sequence[Operation]]:
-    """Yield look-ups that follow each other together, and all else one by one."""
-    start = 0
-    while start < len(operations):
-        end = start + 1
-        if type(operations[start]) is Get:
-            most = min(len(operations), start + _MOST_AT_ONCE)
-            while end < most and type(operations[end]) is Get:
-                end += 1
-        yield operations[start:end]
-        start = end
 
 
 def watch_command(log: bytes, after: int, block_ms: int) -> Words:
