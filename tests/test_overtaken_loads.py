@@ -29,6 +29,7 @@ GROUNDS = [
     "early",
     "bulk",
     "bulk background",
+    "function",
     "refresh",
     "tags from Loaded",
 ]
@@ -143,9 +144,9 @@ def _begin(cache: Cache[Any, Any], source: Source, ground: str) -> list[Call[Any
             calls = []
         case "bulk":
             calls = [Call(lambda: cache.get_or_load_many(["k", "beside"], batch, tags=["t"])["k"])]
-        case "refresh":
+        case "function" | "refresh":
             function = cache.cached(key="k", tags=["t"])(source.load)
-            calls = [Call(function.refresh)]
+            calls = [Call(function.refresh if ground == "refresh" else function)]
         case "with a timeout":
             calls = [Call(lambda: cache.get_or_load("k", source.load, tags=["t"], timeout=DEADLINE))]
         case "tags from Loaded":
@@ -172,8 +173,9 @@ def _begin_async(cache: Cache[Any, Any], source: Source, ground: str, is_plain: 
     if ground in ("bulk", "bulk background"):
         keys = ["k", "beside"] if ground == "bulk" else ["k"]
         coroutines = [aio.get_or_load_many(keys, batch, tags=["t"])]
-    elif ground == "refresh":
-        coroutines = [cache.cached(key="k", tags=["t"])(source.load_async).refresh()]
+    elif ground in ("function", "refresh"):
+        function = cache.cached(key="k", tags=["t"])(source.load_async)
+        coroutines = [function.refresh() if ground == "refresh" else function()]
     elif ground == "with a timeout":
         coroutines = [aio.get_or_load("k", load, tags=["t"], timeout=DEADLINE)]
     elif ground == "tags from Loaded":
@@ -301,7 +303,7 @@ def test_load_of_a_thread_that_a_write_of_a_task_overtook_is_not_stored(overtake
 @pytest.mark.parametrize("fence", [{"keys": ("k",)}, {"tags": ("t",)}, {"keys": ("k",), "tags": ("t",)}], ids=str)
 @pytest.mark.parametrize("ending", ["inside", "outside"])
 @pytest.mark.parametrize("beginning", ["before", "inside"])
-@pytest.mark.parametrize("ground", ["foreground", "with a timeout", "bulk", "joined"])
+@pytest.mark.parametrize("ground", ["foreground", "function", "with a timeout", "bulk", "joined"])
 def test_load_that_overlaps_a_fence_is_not_stored(
     ground: str, beginning: str, ending: str, fence: dict[str, Any]
 ) -> None:

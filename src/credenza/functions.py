@@ -66,7 +66,7 @@ class Recipe:
         )
         self.tally = engine.state.new_tally()
         is_quick = may_be_quick(engine.state, policy)
-        self.shortcut = make_shortcut(engine.state, self.scope, policy, self.tally) if is_quick else None
+        self.shortcut = make_shortcut(engine.state, policy, self.tally) if is_quick else None
         self.binder = Binder(function)
         self._has_one_argument = len(self.binder.names) == 1
         self.instances = Instances()
@@ -150,18 +150,17 @@ class Recipe:
             return self.engine.fast(self.scope.entries, slot, self.tally)
         return self.engine.fast(self.engine.state.table.entries, key, self.tally)
 
-    def request(self, key: Hashable, bound: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+    def tags_of(self, bound: tuple[Any, ...]) -> tuple[object, ...]:  # Any: a call's arguments
+        """Return the tags of a call, its arguments in the order of the parameters."""
+        own: tuple[object, ...] = () if self._key is None else (self.tag,)
+        return own + tuple(dict.fromkeys(tag(bound) for tag in self._tags)) if self._tags else own
+
+    def request(
+        self, key: Hashable, tags: tuple[object, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Request:
         """Return what a call asks for."""  # Any: a call's arguments
-        tags: tuple[object, ...] = () if self._key is None else (self.tag,)
-        if self._tags:
-            tags += tuple(dict.fromkeys(tag(bound) for tag in self._tags))
         loader = functools.partial(self.function, *args, **kwargs)
         return self._carry(Request(key, loader, self.policy, tags, self.tally, self.is_async))
-
-    def quick_request(self, slot: Hashable, args: tuple[Any, ...]) -> Request:
-        """Return what a call asks for whose key is `(scope, slot)`, and which has no tags."""  # Any: a call's arguments
-        loader = functools.partial(self.function, *args)
-        return self._carry(Request((self.scope, slot), loader, self.policy, (), self.tally, self.is_async))
 
     def key_for(self, *args: Any, **kwargs: Any) -> Hashable:  # Any: a call's arguments
         """Return the key of these arguments."""
@@ -209,58 +208,63 @@ class FunctionCache:
         recipe = self._recipe
         key, bound = recipe.key_of(args, kwargs)
         value = recipe.fast(key)
-        if value is not MISSING:
-            return value
-        engine = recipe.engine
-        return block(read(engine.state, engine.threads, recipe.request(key, bound, args, kwargs)))
+        return value if value is not MISSING else self._load(key, recipe.tags_of(bound), args, kwargs)
 
     def miss(self, slot: Hashable, *args: Any) -> Any:  # Any: a call's arguments and result
-        """Do as `call` for arguments whose key is `(scope, slot)`."""
-        recipe = self._recipe
-        shortcut = recipe.shortcut
-        flight = shortcut.take_off(slot) if shortcut is not None else None
+        """Do as `call` for arguments whose key is `(scope, slot)`, and which have no tags."""
+        return self._load((self._recipe.scope, slot), (), args, {})
+
+    def load(self, key: Hashable, *bound: Any) -> Any:  # Any: a call's arguments and result
+        """Do as `call` for arguments whose key is known, all of them in the order of the parameters."""
+        return self._load(key, self._recipe.tags_of(bound), bound, {})
+
+    def _load(self, key: Hashable, tags: tuple[object, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        recipe = self._recipe  # Any: a call's arguments and result
+        shortcut, engine = recipe.shortcut, recipe.engine
+        flight = shortcut.take_off(key) if shortcut is not None else None
         if shortcut is None or flight is None:
-            return self._miss(slot, args)
+            request = recipe.request(key, tags, args, kwargs)
+            value = attempt(engine.state, engine.threads, request)
+            return value if value is not AGAIN else block(finish(engine.state, engine.threads, request))
         recipe.tally.misses += 1
         try:
+            loader = functools.partial(recipe.function, **kwargs) if kwargs else recipe.function
             try:
-                value = recipe.engine.threads.run_now(flight, recipe.function, args)
-                if shortcut.touch_down(flight, value):
+                value = engine.threads.run_now(flight, loader, args)
+                if shortcut.touch_down(flight, value, tags):
                     return value
             except BaseException as error:
-                self.fail(flight, slot, args, error)
+                fail(engine.state, flight, error, recipe.request(key, tags, args, kwargs))
                 raise
-            return self.settle(flight, slot, args, value)
+            return self._settle(flight, recipe.request(key, tags, args, kwargs), value)
         except BaseException:
             shortcut.strike(flight)  # there may have been no room for the calls that end it
             raise
 
-    def settle(self, flight: Flight, slot: Hashable, args: tuple[Any, ...], value: Any) -> Any:
-        """End a flight whose value the shortcut could not store, and return the value."""
-        recipe, state = self._recipe, self._recipe.engine.state  # Any: a call's arguments and result
+    def settle(self, flight: Flight, args: tuple[Any, ...], value: Any) -> Any:
+        """End a flight without tags whose value the shortcut could not store, and return the value."""
+        return self._settle(flight, self._recipe.request(flight.key, (), args, {}), value)
+
+    def fail(self, flight: Flight, args: tuple[Any, ...], error: BaseException) -> None:
+        """End a flight without tags whose load or whose storing raised."""  # Any: a call's arguments
+        fail(self._recipe.engine.state, flight, error, self._recipe.request(flight.key, (), args, {}))
+
+    def _settle(self, flight: Flight, request: Request, value: Any) -> Any:  # Any: a call's arguments and result
+        state = self._recipe.engine.state
         try:
-            land(state, flight, check_no_coroutine(value), recipe.quick_request(slot, args))
+            land(state, flight, check_no_coroutine(value), request)
         except BaseException as error:
-            self.fail(flight, slot, args, error)
+            fail(state, flight, error, request)
             raise
         if flight.error is not None:
             raise flight.error
         return flight.value
 
-    def fail(self, flight: Flight, slot: Hashable, args: tuple[Any, ...], error: BaseException) -> None:
-        """End a flight whose load or whose storing raised."""  # Any: a call's arguments
-        fail(self._recipe.engine.state, flight, error, self._recipe.quick_request(slot, args))
-
-    def _miss(self, slot: Hashable, args: tuple[Any, ...]) -> Any:  # Any: a call's arguments and result
-        engine = self._recipe.engine
-        request = self._recipe.quick_request(slot, args)
-        value = attempt(engine.state, engine.threads, request)
-        return value if value is not AGAIN else block(finish(engine.state, engine.threads, request))
-
     def refresh(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
         """Load now, even if a fresh value is at hand."""
         recipe, engine = self._recipe, self._recipe.engine
-        request = recipe.request(*recipe.key_of(args, kwargs), args, kwargs)
+        key, bound = recipe.key_of(args, kwargs)
+        request = recipe.request(key, recipe.tags_of(bound), args, kwargs)
         request.is_forced = True
         return block(read(engine.state, engine.threads, request))
 
@@ -287,18 +291,24 @@ class AsyncFunctionCache:
         recipe = self._recipe
         key, bound = recipe.key_of(args, kwargs)
         value = recipe.fast(key)
-        if value is not MISSING:
-            return value
-        engine = recipe.engine
-        return await read(engine.state, engine.tasks, recipe.request(key, bound, args, kwargs))
+        return value if value is not MISSING else await self._load(key, recipe.tags_of(bound), args, kwargs)
 
-    async def miss(self, slot: Hashable, *args: Any) -> Any:  # Any: a call's arguments and result
-        """Do as `call` for arguments whose key is `(scope, slot)`."""
+    def miss(self, slot: Hashable, *args: Any) -> Coroutine[Any, Any, Any]:  # Any: a call's arguments and result
+        """Do as `call` for arguments whose key is `(scope, slot)`, and which have no tags."""
+        return self._load((self._recipe.scope, slot), (), args, {})
+
+    async def load(self, key: Hashable, *bound: Any) -> Any:  # Any: a call's arguments and result
+        """Do as `call` for arguments whose key is known, all of them in the order of the parameters."""
+        return await self._load(key, self._recipe.tags_of(bound), bound, {})
+
+    async def _load(
+        self, key: Hashable, tags: tuple[object, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # Any: a call's arguments and result
         recipe = self._recipe
         shortcut, engine = recipe.shortcut, recipe.engine
         state = engine.state
-        request = recipe.quick_request(slot, args)  # before there is a flight that could be left behind
-        flight = shortcut.take_off(slot) if shortcut is not None else None
+        request = recipe.request(key, tags, args, kwargs)  # before there is a flight that could be left behind
+        flight = shortcut.take_off(key) if shortcut is not None else None
         if shortcut is None or flight is None:
             value = attempt(state, engine.tasks, request)
             return value if value is not AGAIN else await finish(state, engine.tasks, request)
@@ -308,14 +318,14 @@ class AsyncFunctionCache:
             try:
                 value = engine.tasks.run_now(state, single_load, flight, request)
                 if value is not AGAIN:
-                    if shortcut.touch_down(flight, value):
+                    if shortcut.touch_down(flight, value, tags):
                         return value
                     land(state, flight, value, request)
             except BaseException as error:
                 fail(state, flight, error, request)
                 raise
         except BaseException:
-            shortcut.strike(flight)  # as above
+            shortcut.strike(flight)  # as for a plain function
             raise
         if value is AGAIN:
             return await finish(state, engine.tasks, request)
@@ -326,7 +336,8 @@ class AsyncFunctionCache:
     async def refresh(self, *args: Any, **kwargs: Any) -> Any:  # Any: a call's arguments and result
         """Load now, even if a fresh value is at hand."""
         recipe, engine = self._recipe, self._recipe.engine
-        request = recipe.request(*recipe.key_of(args, kwargs), args, kwargs)
+        key, bound = recipe.key_of(args, kwargs)
+        request = recipe.request(key, recipe.tags_of(bound), args, kwargs)
         request.is_forced = True
         return await read(engine.state, engine.tasks, request)
 

@@ -68,7 +68,7 @@ def make_call(
         table=recipe.engine.state.table,
         scope=recipe.scope,
         tally=recipe.tally,
-        miss=handle.miss,
+        load=handle.load,
         fallback=fallback,
         function=recipe.function,
         handle=handle,

@@ -1,6 +1,6 @@
 """The miss that meets nobody: the shortest way from a missing entry to a stored one.
 
-A function without tags, windows, limits and listeners (`may_be_quick`) takes it as long as no other call, write or load is
+A function without windows, limits and listeners (`may_be_quick`) takes it as long as no other call, write or load is
 concerned. It is the same as `flow.read` with what cannot happen left out, and gives way to that as soon as something
 does: both steps are atomic, and each tells whether it was possible. `bench` has what it saves.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from .flight import ABANDONED, LANDED, Flight, loading
-from .memory.implementation import Entry, Scope, Tally, compiled
+from .memory.implementation import Entry, Tally, compiled
 from .policy import Policy
 from .source import Loaded
 from .state import State
@@ -39,14 +39,13 @@ def may_be_quick(state: State, policy: Policy) -> bool:
     )
 
 
-def make_shortcut(state: State, scope: Scope, policy: Policy, tally: Tally) -> Shortcut:
+def make_shortcut(state: State, policy: Policy, tally: Tally) -> Shortcut:
     """Return the shortcut of a function, compiled where the table is."""
     if compiled is None:
-        return Shortcut(state, scope, policy, tally)
+        return Shortcut(state, policy, tally)
     made: Shortcut = compiled.Shortcut(
         state=state,
         table=state.table,
-        scope=scope,
         tally=tally,
         policy=policy,
         ttl_ns=policy.ttl_ns,
@@ -73,35 +72,35 @@ class Shortcut:
             was. It asks for no frame of its own.
     """
 
-    __slots__ = ("_next_ttl_ns", "_policy", "_random", "_scope", "_shelf", "_state", "_table", "_tally", "strike")
+    __slots__ = ("_next_ttl_ns", "_policy", "_random", "_state", "_table", "_tally", "strike")
 
-    def __init__(self, state: State, scope: Scope, policy: Policy, tally: Tally) -> None:
+    def __init__(self, state: State, policy: Policy, tally: Tally) -> None:
         self._state = state
         self._tally = tally
         self._table = state.table
-        self._scope = scope
-        self._shelf = scope.entries
         self._policy = policy
         self.strike: Callable[[Flight], None] = functools.partial(strike, state)
         self._draw()
 
-    def take_off(self, slot: Hashable) -> Flight | None:
+    def take_off(self, key: Hashable) -> Flight | None:
         """Begin a flight, or return None if there is more to look at."""
         state = self._state
         if loading.get() is not None or state.events.listeners:
             return None
-        key = (self._scope, slot)
         now_ns = state.clock_ns()
         with state.lock:
             flights = state.flights
-            if slot in self._shelf or key in flights or state.is_closed:
+            if self._table.find(key) is not None or key in flights or state.is_closed:
                 return None
             state.arrivals = number = state.arrivals + 1
             flight = flights[key] = Flight(key, number, self._table.epoch, now_ns)
         return flight
 
-    def touch_down(self, flight: Flight, value: Any) -> bool:  # Any: what the loader returned
-        """End the flight and store the value, or return False if there is more to look at."""
+    def touch_down(self, flight: Flight, value: Any, tags: tuple[object, ...]) -> bool:  # Any: what the loader returned
+        """End the flight and store the value, or return False if there is more to look at.
+
+        No tag was invalidated since the flight began as long as nothing was: then the table has the same epoch.
+        """
         if isinstance(value, Loaded):
             return False
         state, table, key = self._state, self._table, flight.key
@@ -114,7 +113,7 @@ class Shortcut:
             flights = state.flights
             if flights.get(key) is not flight or flight.epoch != table.epoch or state.fences:
                 return False
-            table.put(entry, (), now_ns)
+            table.put(entry, tags, now_ns)
             del flights[key]
             tally = self._tally
             tally.loads += 1

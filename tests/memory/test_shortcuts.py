@@ -1,8 +1,10 @@
 """What the shortcuts must not do: a miss that meets somebody, and `set` where more than memory is concerned."""
 
+import asyncio
 import gc
 import itertools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -67,6 +69,67 @@ def test_what_is_set_inside_a_fence_is_not_kept() -> None:
     with cache.writing(tags=["t"]):
         cache.set("a", 1, tags=["t"])
         assert cache.get("a") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "overtake"),
+    [
+        ({"tags": ["t"]}, lambda cache: cache.invalidate_tags("t")),
+        ({"key": "k:{key}", "tags": ["t:{key}"]}, lambda cache: cache.invalidate_tags("t:a")),
+        ({"key": "k:{key}"}, lambda cache: cache.clear()),
+        ({"key": "k:{key}"}, lambda cache: cache.invalidate("k:a")),
+        ({"key": lambda key: key}, lambda cache: cache.set("a", 1)),
+    ],
+)
+def test_load_of_a_function_with_keys_or_tags_of_its_own_may_be_overtaken(
+    options: dict[str, Any], overtake: Callable[[Cache[Any, Any]], None]
+) -> None:
+    """I1, I2: what is invalidated while such a function loads is returned and not kept."""
+    cache: Cache[Any, Any] = Cache()
+    loader = Loader()
+    function = cache.cached(**options)(loader.__call__)
+    first = Call(lambda: function("a"))
+    wait_until(lambda: len(loader.gates) == 1, "the load has begun")
+    overtake(cache)
+    kept = function.peek("a")
+    loader.gates[0].set()
+    assert first.result() == 1
+    assert function.peek("a") == kept
+    assert cache.stats().stores == (kept is not None)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [{"key": "k:{key}"}, {"key": lambda key: ("k", key)}, {"tags": ["t:{key}"]}, {"typed": True}, {"key": "k"}],
+)
+def test_miss_of_a_function_with_keys_or_tags_of_its_own_counts_and_keeps_as_any_other(
+    options: dict[str, Any], is_async: bool
+) -> None:
+    """Whatever makes the key: one load, one store, under the key that `key_for` tells; cache_clear finds it."""
+    cache: Cache[Any, Any] = Cache()
+
+    def load(key: str) -> str:
+        return key.upper()
+
+    async def load_async(key: str) -> str:
+        return key.upper()
+
+    async def main(function: Any) -> list[str]:
+        return [await function("a"), await function(key="a"), await function("a")]
+
+    function: Any = cache.cached(**options)(load_async if is_async else load)
+    values = asyncio.run(main(function)) if is_async else [function("a"), function(key="a"), function("a")]
+    assert values == ["A", "A", "A"]
+    stats = cache.stats()
+    assert (stats.misses, stats.hits, stats.loads, stats.stores, stats.size) == (1, 2, 1, 1, 1)
+    assert cache.get(function.key_for("a")) == "A"
+    assert function.cache_info()[:2] == (2, 1)
+    if "tags" in options:
+        cache.invalidate_tags("t:a")
+        assert function.peek("a") is None
+    function.cache_clear()
+    assert function.peek("a") is None
 
 
 def test_load_that_another_one_has_followed_is_not_kept() -> None:

@@ -122,14 +122,14 @@ call_key(call_t *call, PyObject *slot, PyObject *const *bound)
     return key;
 }
 
-/* Go on in Python; a coroutine gets the name of the function. */
+/* Go on in Python with `handle.load(key, *arguments)`; a coroutine gets the name of the function. */
 static PyObject *
-call_go_on(call_t *call, PyObject *slot, PyObject *const *bound)
+call_go_on(call_t *call, PyObject *key, PyObject *const *bound)
 {
     PyObject *args[MOST_PARAMETERS + 1];
-    args[0] = slot;
+    args[0] = key;
     memcpy(args + 1, bound, (size_t)call->count * sizeof(PyObject *));
-    PyObject *result = PyObject_Vectorcall(call->miss, args, (size_t)call->count + 1, NULL);
+    PyObject *result = PyObject_Vectorcall(call->load, args, (size_t)call->count + 1, NULL);
     if (result != NULL && call->is_async && PyCoro_CheckExact(result)) {
         module_t *module = call->table->module;
         PyObject *const names[] = {module->name, module->qualname};
@@ -143,22 +143,22 @@ call_go_on(call_t *call, PyObject *slot, PyObject *const *bound)
     return result;
 }
 
-/* Ask `handle.settle` or `handle.fail` to end a flight: (flight, slot, arguments, value or error). */
+/* Ask `handle.settle` or `handle.fail` to end a flight: (flight, arguments, value or error). */
 static PyObject *
-call_end(call_t *call, const char *method, flight_t *flight, PyObject *slot, PyObject *const *bound, PyObject *outcome)
+call_end(call_t *call, const char *method, flight_t *flight, PyObject *const *bound, PyObject *outcome)
 {
     PyObject *arguments = tuple_of(bound, call->count);
     if (arguments == NULL) {
         return NULL;
     }
-    PyObject *result = PyObject_CallMethod(call->handle, method, "OOOO", flight, slot, arguments, outcome);
+    PyObject *result = PyObject_CallMethod(call->handle, method, "OOO", flight, arguments, outcome);
     Py_DECREF(arguments);
     return result;
 }
 
 /* End a flight with the error that is on its way, and let it go on. */
 static PyObject *
-call_fail(call_t *call, flight_t *flight, PyObject *slot, PyObject *const *bound)
+call_fail(call_t *call, flight_t *flight, PyObject *const *bound)
 {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
@@ -166,39 +166,47 @@ call_fail(call_t *call, flight_t *flight, PyObject *slot, PyObject *const *bound
     if (traceback != NULL) {
         PyException_SetTraceback(error, traceback);
     }
-    PyObject *result = call_end(call, "fail", flight, slot, bound, error);
+    PyObject *result = call_end(call, "fail", flight, bound, error);
     Py_XDECREF(result);
     shortcut_strike(call->shortcut, flight); /* there may have been no room for another call of Python */
     restore_unless_interrupted(type, error, traceback);
     return NULL;
 }
 
-/* Load by the shortest way if nobody else is concerned, else in Python. */
+/* Load by the shortest way if nobody else is concerned, else in Python; what is loaded has no tags. */
 static PyObject *
-call_miss(call_t *call, PyObject *slot, PyObject *const *bound)
+call_shortly(call_t *call, PyObject *key, PyObject *const *bound)
 {
-    if (call->shortcut == NULL) {
-        return call_go_on(call, slot, bound);
-    }
-    flight_t *flight = shortcut_take_off(call->shortcut, slot);
+    flight_t *flight = call->shortcut == NULL ? NULL : shortcut_take_off(call->shortcut, key);
     if (flight == NULL) {
-        return PyErr_Occurred() ? NULL : call_go_on(call, slot, bound);
+        return PyErr_Occurred() ? NULL : call_go_on(call, key, bound);
     }
     call->tally->misses++;
     PyObject *value = shortcut_run(call->shortcut, flight, call->function, bound, call->count);
-    int landed = value == NULL ? -1 : PyCoro_CheckExact(value) ? 0 : shortcut_touch_down(call->shortcut, flight, value);
+    int landed =
+        value == NULL ? -1 : PyCoro_CheckExact(value) ? 0 : shortcut_touch_down(call->shortcut, flight, value, NULL);
     if (landed == 0) {
-        Py_SETREF(value, call_end(call, "settle", flight, slot, bound, value));
+        Py_SETREF(value, call_end(call, "settle", flight, bound, value));
         if (value == NULL) {
             shortcut_strike(call->shortcut, flight);
         }
     }
     else if (landed < 0) {
         Py_XDECREF(value);
-        value = call_fail(call, flight, slot, bound);
+        value = call_fail(call, flight, bound);
     }
     Py_DECREF(flight);
     return value;
+}
+
+/* Answer a call that is a miss, and whose arguments are its place in the function's scope. */
+static PyObject *
+call_miss(call_t *call, PyObject *slot, PyObject *const *bound)
+{
+    PyObject *key = PyTuple_Pack(2, (PyObject *)call->scope, slot);
+    PyObject *result = key == NULL ? NULL : call_shortly(call, key, bound);
+    Py_XDECREF(key);
+    return result;
 }
 
 /* Return the answer to a call if it is at hand; NULL with an error, or without one for a miss. */
@@ -220,7 +228,7 @@ call_may_fail_later(const call_t *call)
     return PyErr_ExceptionMatches(call->is_async ? PyExc_Exception : PyExc_TypeError);
 }
 
-/* Answer the call of a method, or of a function whose key is made of its arguments; all but a hit is Python's. */
+/* Answer the call of a method, or of a function whose key is made of its arguments. What nobody can key yet is Python's. */
 static PyObject *
 call_keyed(call_t *call, PyObject *const *args, size_t nargsf, PyObject *keywords, PyObject *const *bound)
 {
@@ -233,15 +241,20 @@ call_keyed(call_t *call, PyObject *const *args, size_t nargsf, PyObject *keyword
         if (is_method) {
             places[0] = token;
         }
-        scope_t *scope = call->scope;
         PyObject *place = call_slot(places, call->count);
-        PyObject *key = place == NULL || call->key_for == NULL ? NULL : call_key(call, place, bound);
+        PyObject *key = place == NULL             ? NULL
+                        : call->key_for == NULL ? PyTuple_Pack(2, (PyObject *)call->scope, place)
+                                                : call_key(call, place, bound);
         if (key != NULL) {
+            scope_t *scope;
             PyObject *slot = split_key(call->table->module, key, &scope);
             result = call_answer(call, scope == NULL ? call->table->entries : scope, slot, bound);
-        }
-        else if (place != NULL && call->key_for == NULL) {
-            result = call_answer(call, scope, place, bound);
+            if (result == NULL && !PyErr_Occurred()) {
+                result = call_go_on(call, key, bound);
+                Py_DECREF(place);
+                Py_DECREF(key);
+                return result;
+            }
         }
         Py_XDECREF(place);
         Py_XDECREF(key);
@@ -287,16 +300,16 @@ call_vectorcall(call_t *call, PyObject *const *args, size_t nargsf, PyObject *ke
 static PyObject *
 call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"table",    "scope",    "tally",           "miss",     "fallback", "function", "handle",
+    static char *names[] = {"table",    "scope",    "tally",           "load",     "fallback", "function", "handle",
                             "shortcut", "names",    "defaults",        "positional_only", "is_async", "tokens", "bind",
                             "key_for",  "is_plain",        NULL};
     module_t *module = module_of(type);
-    PyObject *table, *scope, *tally, *miss, *fallback, *function, *handle, *shortcut, *parameters, *defaults;
+    PyObject *table, *scope, *tally, *load, *fallback, *function, *handle, *shortcut, *parameters, *defaults;
     PyObject *tokens, *bind, *key_for;
     Py_ssize_t positional_only;
     int is_async, is_plain;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!OOOOOO!O!npOOOp:Call", names, module->table, &table, module->scope,
-                                     &scope, module->tally, &tally, &miss, &fallback, &function, &handle, &shortcut,
+                                     &scope, module->tally, &tally, &load, &fallback, &function, &handle, &shortcut,
                                      &PyTuple_Type, &parameters, &PyTuple_Type, &defaults, &positional_only, &is_async,
                                      &tokens, &bind, &key_for, &is_plain)) {
         return NULL;
@@ -328,7 +341,7 @@ call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     call->table = (table_t *)Py_NewRef(table);
     call->scope = (scope_t *)Py_NewRef(scope);
     call->tally = (tally_t *)Py_NewRef(tally);
-    call->miss = Py_NewRef(miss);
+    call->load = Py_NewRef(load);
     call->fallback = Py_NewRef(fallback);
     call->function = Py_NewRef(function);
     call->handle = Py_NewRef(handle);
@@ -356,7 +369,7 @@ call_traverse(call_t *call, visitproc visit, void *arg)
     Py_VISIT(call->table);
     Py_VISIT(call->scope);
     Py_VISIT(call->tally);
-    Py_VISIT(call->miss);
+    Py_VISIT(call->load);
     Py_VISIT(call->fallback);
     Py_VISIT(call->function);
     Py_VISIT(call->handle);
@@ -391,7 +404,7 @@ call_dealloc(call_t *call)
     Py_CLEAR(call->table);
     Py_CLEAR(call->scope);
     Py_CLEAR(call->tally);
-    Py_CLEAR(call->miss);
+    Py_CLEAR(call->load);
     Py_CLEAR(call->fallback);
     Py_CLEAR(call->function);
     Py_CLEAR(call->handle);

@@ -13,7 +13,7 @@ typedef struct {
     table_t *table;
     scope_t *scope;
     tally_t *tally;
-    PyObject *miss;      /* miss(slot, *arguments) */
+    PyObject *load;      /* load(key, *arguments) */
     PyObject *function;  /* what loads */
     PyObject *handle;    /* ends what the shortcut could not */
     shortcut_t *shortcut; /* NULL: none */

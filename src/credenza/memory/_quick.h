@@ -123,18 +123,21 @@ bury(PyObject *missing, tally_t *tally, queue_t gone)
     }
 }
 
-/* Put an entry in, by the method of a subclass if there is one. */
+/* Put an entry in with a tuple of tags, or NULL for none; by the method of a subclass if there is one. */
 static int
-put_entry(module_t *module, table_t *table, entry_t *entry, int64_t now_ns)
+put_entry(module_t *module, table_t *table, entry_t *entry, PyObject *tags, int64_t now_ns)
 {
     if (Py_TYPE(table) == module->table) {
         int result;
         Py_BEGIN_CRITICAL_SECTION(table);
-        result = table_put(table, entry, NULL, now_ns);
+        result = table_put(table, entry, tags, now_ns);
         Py_END_CRITICAL_SECTION();
         return result;
     }
-    PyObject *answer = PyObject_CallMethod((PyObject *)table, "put", "O()L", entry, (long long)now_ns);
+    PyObject *none = tags == NULL ? PyTuple_New(0) : Py_NewRef(tags);
+    PyObject *answer =
+        none == NULL ? NULL : PyObject_CallMethod((PyObject *)table, "put", "OOL", entry, none, (long long)now_ns);
+    Py_XDECREF(none);
     Py_XDECREF(answer);
     return answer == NULL ? -1 : 0;
 }
@@ -184,7 +187,6 @@ typedef struct {
     PyObject_HEAD
     state_t *state;
     table_t *table;
-    scope_t *scope;
     tally_t *tally;
     PyObject *policy;
     PyTypeObject *flight_type;
@@ -216,14 +218,14 @@ shortcut_draw(shortcut_t *shortcut, PyObject *random)
 static PyObject *
 shortcut_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"state",   "table",       "scope",   "tally",  "policy", "ttl_ns", "jitter",
+    static char *names[] = {"state",       "table",       "tally",   "policy", "ttl_ns",    "jitter",
                             "flight_type", "loaded_type", "loading", "landed", "abandoned", NULL};
-    PyObject *state, *table, *scope, *tally, *policy, *flight_type, *loaded_type, *loading, *landed, *abandoned;
+    PyObject *state, *table, *tally, *policy, *flight_type, *loaded_type, *loading, *landed, *abandoned;
     long long ttl_ns;
     double jitter;
     module_t *module = module_of(type);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!OLdOOO!OO:Shortcut", names, module->state_fields, &state, module->table, &table,
-                                     module->scope, &scope, module->tally, &tally, &policy, &ttl_ns, &jitter,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!OLdOOO!OO:Shortcut", names, module->state_fields, &state,
+                                     module->table, &table, module->tally, &tally, &policy, &ttl_ns, &jitter,
                                      &flight_type, &loaded_type, &PyContextVar_Type, &loading, &landed, &abandoned)) {
         return NULL;
     }
@@ -239,7 +241,6 @@ shortcut_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     shortcut->state = (state_t *)Py_NewRef(state);
     shortcut->table = (table_t *)Py_NewRef(table);
-    shortcut->scope = (scope_t *)Py_NewRef(scope);
     shortcut->tally = (tally_t *)Py_NewRef(tally);
     shortcut->policy = Py_NewRef(policy);
     shortcut->flight_type = (PyTypeObject *)Py_NewRef(flight_type);
@@ -283,7 +284,6 @@ shortcut_dealloc(shortcut_t *shortcut)
     PyObject_GC_UnTrack(shortcut);
     Py_XDECREF((PyObject *)shortcut->state);
     Py_XDECREF((PyObject *)shortcut->table);
-    Py_XDECREF((PyObject *)shortcut->scope);
     Py_XDECREF((PyObject *)shortcut->tally);
     Py_XDECREF(shortcut->policy);
     Py_XDECREF((PyObject *)shortcut->flight_type);
@@ -300,26 +300,22 @@ shortcut_dealloc(shortcut_t *shortcut)
 
 /* Register a flight unless somebody is concerned; the lock is held. 1: done; 0: there is more to look at; -1: an error. */
 static int
-shortcut_register(shortcut_t *shortcut, PyObject *slot, flight_t *flight)
+shortcut_register(shortcut_t *shortcut, PyObject *key, flight_t *flight)
 {
     state_t *state = shortcut->state;
-    Py_hash_t hash = hash_of(slot);
-    if (hash == -1) {
-        return -1;
-    }
     entry_t *entry;
     Py_BEGIN_CRITICAL_SECTION(shortcut->table);
-    entry = scope_find(shortcut->scope, slot, hash);
+    entry = table_entry_of(shortcut->table, key);
     Py_END_CRITICAL_SECTION();
     if (entry != NULL || PyErr_Occurred() || state->is_closed) {
         return PyErr_Occurred() ? -1 : 0;
     }
     PyObject *flights = held(state->flights);
-    int result = flights == NULL ? -1 : PySequence_Contains(flights, flight->key);
+    int result = flights == NULL ? -1 : PySequence_Contains(flights, key);
     if (result == 0) {
         flight->number = ++state->arrivals;
         flight->epoch = shortcut->table->epoch;
-        result = PyObject_SetItem(flights, flight->key, (PyObject *)flight) < 0 ? -1 : 1;
+        result = PyObject_SetItem(flights, key, (PyObject *)flight) < 0 ? -1 : 1;
     }
     else if (result > 0) {
         result = 0;
@@ -330,7 +326,7 @@ shortcut_register(shortcut_t *shortcut, PyObject *slot, flight_t *flight)
 
 /* Begin a flight; NULL if there is more to look at, or with an error. */
 static flight_t *
-shortcut_take_off(shortcut_t *shortcut, PyObject *slot)
+shortcut_take_off(shortcut_t *shortcut, PyObject *key)
 {
     module_t *module = shortcut->table->module;
     PyObject *leader = NULL;
@@ -343,16 +339,14 @@ shortcut_take_off(shortcut_t *shortcut, PyObject *slot)
     if (is_nested || has_listeners(module, shortcut->events) || read_now(shortcut->table, &now_ns) < 0) {
         return NULL;
     }
-    PyObject *key = PyTuple_Pack(2, (PyObject *)shortcut->scope, slot);
-    flight_t *flight = key == NULL ? NULL : flight_make(shortcut->flight_type, key);
+    flight_t *flight = flight_make(shortcut->flight_type, key);
     PyObject *lock = flight == NULL ? NULL : lock_state(module, shortcut->state);
     int result = -1;
     if (lock != NULL) {
         flight->began_ns = now_ns;
-        result = shortcut_register(shortcut, slot, flight);
+        result = shortcut_register(shortcut, key, flight);
         unlock_state(module, lock);
     }
-    Py_XDECREF(key);
     if (result <= 0) {
         Py_CLEAR(flight);
     }
@@ -374,8 +368,8 @@ current_flight(PyObject *flights, PyObject *key)
 
 /* End a flight and store its value; the lock is held. 1: done; 0: there is more to look at; -1: an error. */
 static int
-shortcut_publish(shortcut_t *shortcut, module_t *module, flight_t *flight, PyObject *value, entry_t *entry, int64_t now_ns,
-                 int64_t load_ns)
+shortcut_publish(shortcut_t *shortcut, module_t *module, flight_t *flight, PyObject *value, entry_t *entry,
+                 PyObject *tags, int64_t now_ns, int64_t load_ns)
 {
     PyObject *flights = held(shortcut->state->flights);
     PyObject *key = flights == NULL ? NULL : held(flight->key);
@@ -384,7 +378,7 @@ shortcut_publish(shortcut_t *shortcut, module_t *module, flight_t *flight, PyObj
     if (current != NULL || !PyErr_Occurred()) {
         result = current == (PyObject *)flight && flight->epoch == shortcut->table->epoch && !has_fences(shortcut->fences);
     }
-    if (result > 0 && (put_entry(module, shortcut->table, entry, now_ns) < 0 || PyObject_DelItem(flights, key) < 0)) {
+    if (result > 0 && (put_entry(module, shortcut->table, entry, tags, now_ns) < 0 || PyObject_DelItem(flights, key) < 0)) {
         result = -1;
     }
     Py_XDECREF(current);
@@ -457,8 +451,9 @@ shortcut_strike(shortcut_t *shortcut, flight_t *flight)
     restore_unless_interrupted(type, value, traceback);
 }
 
+/* End a flight and store its value with a tuple of tags, or NULL for none. 1: done; 0: there is more to look at; -1: an error. */
 static int
-shortcut_touch_down(shortcut_t *shortcut, flight_t *flight, PyObject *value)
+shortcut_touch_down(shortcut_t *shortcut, flight_t *flight, PyObject *value, PyObject *tags)
 {
     module_t *module = shortcut->table->module;
     if (PyType_IsSubtype(Py_TYPE(value), (PyTypeObject *)shortcut->loaded_type)) {
@@ -488,7 +483,7 @@ shortcut_touch_down(shortcut_t *shortcut, flight_t *flight, PyObject *value)
         Py_XDECREF(entry);
         return -1;
     }
-    int result = shortcut_publish(shortcut, module, flight, value, entry, now_ns, load_ns);
+    int result = shortcut_publish(shortcut, module, flight, value, entry, tags, now_ns, load_ns);
     queue_t gone = {NULL, NULL};
     if (result > 0) {
         shortcut->tally->loads++;
@@ -506,23 +501,24 @@ shortcut_touch_down(shortcut_t *shortcut, flight_t *flight, PyObject *value)
 }
 
 static PyObject *
-shortcut_take_off_method(shortcut_t *shortcut, PyObject *slot)
+shortcut_take_off_method(shortcut_t *shortcut, PyObject *key)
 {
-    PyObject *flight = (PyObject *)shortcut_take_off(shortcut, slot);
+    PyObject *flight = (PyObject *)shortcut_take_off(shortcut, key);
     return flight != NULL || PyErr_Occurred() ? flight : Py_NewRef(Py_None);
 }
 
 static PyObject *
 shortcut_touch_down_method(shortcut_t *shortcut, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (takes("touch_down", nargs, 2) < 0) {
+    if (takes("touch_down", nargs, 3) < 0) {
         return NULL;
     }
-    if (!PyType_IsSubtype(Py_TYPE(args[0]), shortcut->flight_type)) {
-        PyErr_SetString(PyExc_TypeError, "touch_down takes a flight and a value");
+    if (!PyType_IsSubtype(Py_TYPE(args[0]), shortcut->flight_type) || !PyTuple_CheckExact(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "touch_down takes a flight, a value and a tuple of tags");
         return NULL;
     }
-    int result = shortcut_touch_down(shortcut, (flight_t *)args[0], args[1]);
+    PyObject *tags = PyTuple_GET_SIZE(args[2]) ? args[2] : NULL;
+    int result = shortcut_touch_down(shortcut, (flight_t *)args[0], args[1], tags);
     return result < 0 ? NULL : PyBool_FromLong(result);
 }
 

@@ -187,7 +187,7 @@ store_put(store_t *store, module_t *module, PyObject *key, entry_t *entry)
     if (is_free <= 0) {
         return is_free;
     }
-    if (put_entry(module, store->table, entry, entry->stored_ns) < 0) {
+    if (put_entry(module, store->table, entry, NULL, entry->stored_ns) < 0) {
         return -1;
     }
     store->tally->stores++;
