@@ -733,6 +733,27 @@ def test_hit_drops_its_value_once_it_is_awaited() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("options", [{}, {"key": "k:{key}"}, {"tags": ["t"]}, {"typed": True}])
+def test_hit_that_is_invalidated_before_it_is_awaited_loads_under_the_same_key(options: dict[str, Any]) -> None:
+    """I1: what the awaitable found is not served, and what it loads instead is the entry of the function."""
+    cache: Cache[Any, Any] = Cache()
+    loads: list[Any] = []
+
+    @cache.cached(**options)
+    async def load(key: int) -> int:
+        loads.append(key)
+        return len(loads)
+
+    async def main() -> None:
+        assert await load(1) == 1
+        hit = load(1)
+        load.invalidate(1)
+        assert await hit == 2
+        assert (await load(1), load.peek(1), cache.stats().size) == (2, 2, 1)
+
+    run(main())
+
+
 def test_many_threads_call_one_function() -> None:
     """Every form of a call from many threads at once: one load, and nothing lost."""
     calls: list[int] = []

@@ -41,7 +41,7 @@ typedef struct {
     PyObject *coroutine; /* goes on in Python, if the entry was invalidated before the hit was awaited */
 } hit_t;
 
-static PyObject *call_go_on(call_t *, PyObject *, PyObject *const *);
+static PyObject *call_miss(call_t *, PyObject *, PyObject *const *);
 
 /* The awaitable of a hit ------------------------------------------------------------------------------------------- */
 
@@ -180,7 +180,7 @@ hit_resolve(hit_t *hit)
     }
     else {
         PyObject *const *bound = hit->call->count == 1 ? &entry->slot : &PyTuple_GET_ITEM(entry->slot, 0);
-        hit->coroutine = call_go_on(hit->call, entry->slot, bound);
+        hit->coroutine = call_miss(hit->call, entry->slot, bound);
     }
     Py_DECREF(entry);
     return value;
