@@ -80,14 +80,6 @@ def test_key_that_was_named_is_read_back(key: Any) -> None:
     assert exact(NAMES.key(NAMES.record(key))) == exact(key)
 
 
-@given(keys=st.lists(KEYS, max_size=5))
-@example(keys=["a", "~b", Colour.WAVE])
-@example(keys=["a", "\ud800"])
-def test_many_keys_have_the_names_that_each_has(keys: list[Any]) -> None:
-    """Naming many keys at once is a shorter way to the same names."""
-    assert NAMES.records(keys) == [NAMES.record(key) for key in keys]
-
-
 @given(one=KEYS, other=KEYS)
 def test_two_keys_have_two_names(one: Any, other: Any) -> None:
     """Names are equal only for equal keys of equal types."""

@@ -7,5 +7,18 @@ Bytes from a shared tier are untrusted. What is not exactly right (magic, versio
 from .codec import Codec, TypedCodec
 from .envelope import FOREVER, SEEN_BYTES, Envelope, Unencodable, Unreadable
 from .formats import Pickle
+from .plain import Plain, fresh_values, gets
 
-__all__ = ["FOREVER", "SEEN_BYTES", "Codec", "Envelope", "Pickle", "TypedCodec", "Unencodable", "Unreadable"]
+__all__ = [
+    "FOREVER",
+    "SEEN_BYTES",
+    "Codec",
+    "Envelope",
+    "Pickle",
+    "Plain",
+    "TypedCodec",
+    "Unencodable",
+    "Unreadable",
+    "fresh_values",
+    "gets",
+]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
 from typing import Any, Literal  # Any: values and annotations of any type
 from zlib import crc32
 
@@ -28,6 +27,7 @@ from .envelope import (
     seal,
 )
 from .formats import Pickle, open_format, pack_arguments, unpack_arguments
+from .plain import Plain
 from .sameness import difference
 
 _LEAST_MAX_BYTES = 1_000
@@ -37,8 +37,6 @@ _COPIED_BELOW = 16_000  # a view costs more than a copy of few bytes
 
 _HEADER_OF = HEADER.unpack_from
 _PAYLOAD_AT = HEADER.size - CHECKED_AT
-_GLIMPSE_OF = struct.Struct(f">c{VALUE_HEADER_BYTES - 1}x4sI8xQQ16x8sQ4xH").unpack_from
-_CHECKED_IN_RECORD = VALUE_HEADER_BYTES + CHECKED_AT
 _make = tuple.__new__  # a named tuple's own constructor takes three times as long
 
 # What msgspec says of types and of fields, and never of values.
@@ -102,7 +100,11 @@ class Codec:
 
 
 class TypedCodec:
-    """Packs and unpacks values of one type; made by `Codec.of`. Thread-safe."""
+    """Packs and unpacks values of one type; made by `Codec.of`. Thread-safe.
+
+    Attributes:
+        plain: what tells the records that `fresh_values` can read.
+    """
 
     __slots__ = (
         "_codec",
@@ -110,11 +112,10 @@ class TypedCodec:
         "_encode",
         "_fingerprint",
         "_most_bytes",
-        "_most_record_bytes",
         "_plain_flags",
-        "_plain_magic",
         "_signature",
         "_type_name",
+        "plain",
     )
 
     def __init__(self, codec: Codec, annotation: Any) -> None:
@@ -125,9 +126,9 @@ class TypedCodec:
         self._decode = codec.format.decoder_of(annotation)
         self._signature = codec.format.signature
         self._plain_flags = codec.format.flag if self._signature is None else -1  # what is signed is never plain
-        self._plain_magic = MAGIC + bytes([self._plain_flags]) if self._plain_flags >= 0 else b""
+        magic = MAGIC + bytes([self._plain_flags]) if self._signature is None else b""
+        self.plain = Plain(magic, codec.max_bytes + VALUE_HEADER_BYTES, self._decode)
         self._most_bytes = codec.max_bytes
-        self._most_record_bytes = codec.max_bytes + VALUE_HEADER_BYTES
         self._type_name = name_of(annotation)
         self._fingerprint = 0 if annotation is MISSING else crc32(self._type_name.encode("utf-8", "surrogatepass")) or 1
 
@@ -240,40 +241,6 @@ class TypedCodec:
         is_same_type = fingerprint == self._fingerprint
         is_absent = flags & ABSENT != 0
         return _make(Envelope, (value, is_absent, stored_ms, fresh_ms, stale_ms, load_ms, stamp, tags, is_same_type))
-
-    def fresh_values(
-        self, names: Sequence[bytes], records: Sequence[Any], now_ms: int, epoch: bytes, floor: int
-    ) -> tuple[list[Any], list[int]]:
-        """Return the value of each `V` without tags that is fresh and current, and the places where `unpack` has to say more.
-
-        It is `unpack` for what nearly all records are, in one loop and without an `Envelope` for each. In the other places
-        is `MISSING`.
-        """
-        plain_magic, plain_flags, most_bytes = self._plain_magic, self._plain_flags, self._most_record_bytes
-        glimpse_of, checksum_of, decode = _GLIMPSE_OF, crc32, self._decode
-        values: list[Any] = []
-        others: list[int] = []
-        for name, record in zip(names, records, strict=True):
-            try:
-                sign, magic, checksum, stored_ms, fresh_ms, stamp_epoch, sequence, count = glimpse_of(record)
-                if (
-                    magic == plain_magic
-                    and not count
-                    and now_ms - stored_ms < fresh_ms
-                    and stamp_epoch == epoch
-                    and sequence >= floor
-                    and sign == b"V"
-                    and len(record) <= most_bytes
-                ):
-                    data = record[_CHECKED_IN_RECORD:]
-                    if checksum_of(data, checksum_of(name, plain_flags)) == checksum:
-                        values.append(decode(data[_PAYLOAD_AT:]))
-                        continue
-            except Exception:  # noqa: S110  # as in `unpack`, which will say why
-                pass
-            others.append(len(values))
-            values.append(MISSING)
-        return values, others
 
     def _unpack_flagged(self, flags: int, payload: Buffer) -> Any:
         """Return the value out of a payload whose flags may say more than its format."""

@@ -8,11 +8,11 @@ under way, an invalidation that is owed, a head that is not known, a tag whose s
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from itertools import repeat
 from typing import Any, Final
 
 from ..codec import TypedCodec, Unreadable
 from ..errors import TierError
+from ..memory.implementation import fresh_values
 from ..runtime.base import Waiter
 from ..sentinel import MISSING
 from ..shared.shared import Knowledge
@@ -65,11 +65,11 @@ class Glance:
 
     def value(self, operation: Get, record: Reply, knowledge: Knowledge, typed: TypedCodec) -> Any:  # Any: any value
         """Return the fresh value in the tier's reply, `MISSING` if there is none, `CLOSER` if that takes a closer look."""
-        name, head = operation[0], knowledge[0]
+        head = knowledge[0]
         now_ms = self._shared.latest_ms(self._clock_ns())
-        (value,), others = typed.fresh_values((name,), (record,), now_ms, head[0], head[2])
+        (value,), others = fresh_values((operation,), (record,), typed.plain, now_ms, head[0], head[2])
         if others:
-            value = _closer_value(typed, name, record, now_ms, knowledge)
+            value = _closer_value(typed, operation.name, record, now_ms, knowledge)
         if value is MISSING:
             self._tally.misses += 1
         elif value is not CLOSER:
@@ -88,25 +88,24 @@ class Glance:
     ) -> tuple[dict[Hashable, Any], list[Hashable]]:
         """Return the fresh values of distinct `keys`, and the keys that take a closer look."""
         shared, head = self._shared, knowledge.head  # Any: values of any type
-        names = shared.names.records(keys)
-        operations = list(map(_get, repeat(Get), zip(names)))
+        operations = shared.names.gets(keys)
         try:
             records = await run.exchange(shared.tier, operations, shared.timeout_ns)
         except TierError as error:
             self.lost(error)
-            self._tally.misses += len(names) - 1
+            self._tally.misses += len(keys) - 1
             return {}, []
         now_ms = shared.latest_ms(self._clock_ns())
-        values, others = typed.fresh_values(names, records, now_ms, head.epoch, head.floor)
+        values, others = fresh_values(operations, records, typed.plain, now_ms, head.epoch, head.floor)
         for place in others:  # nearly always none
-            values[place] = _closer_value(typed, names[place], records[place], now_ms, knowledge)
+            values[place] = _closer_value(typed, operations[place].name, records[place], now_ms, knowledge)
         found = dict(zip(keys, values, strict=True))
         closer = [keys[place] for place in others if values[place] is CLOSER]
         for place in others:
             if values[place] is MISSING or values[place] is CLOSER:
                 del found[keys[place]]
         self._tally.shared_hits += len(found)
-        self._tally.misses += len(names) - len(found) - len(closer)
+        self._tally.misses += len(keys) - len(found) - len(closer)
         return found, closer
 
 

@@ -105,6 +105,7 @@ typedef struct {
 
 typedef struct {
     PyTypeObject *entry, *scope, *tag, *tally, *table, *call, *hit, *shortcut, *store, *lock_type, *state_fields, *flight_fields;
+    PyTypeObject *get; /* tiers.base.Get, a named tuple of one */
     PyObject *evicted, *expired, *missing;       /* EventKind.EVICTED, EventKind.EXPIRED, MISSING */
     PyObject *monotonic_ns, *suspended_ns;       /* the library's clocks */
     PyObject *configuration_error;
@@ -112,6 +113,7 @@ typedef struct {
     PyObject *acquire, *release, *set, *fences, *events, *listeners, *registers, *empty;
     PyObject *free_hits; /* those that were awaited, to be used again; not a reference, as all above are */
     int free_count;
+    uint32_t crc_tables[8][256];
 } module_t;
 
 static struct PyModuleDef table_module;

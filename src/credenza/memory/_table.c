@@ -795,6 +795,7 @@ static PyType_Spec table_spec = {
 #include "_quick.h"
 #include "_store.h"
 #include "_calls.h"
+#include "_records.h"
 
 /* The module ------------------------------------------------------------------------------------------------------ */
 
@@ -812,9 +813,11 @@ import_names(module_t *state)
         {"credenza.sentinel", "MISSING", NULL},       {"credenza.clock", "monotonic_ns", NULL},
         {"credenza.clock", "suspended_ns", NULL},     {"credenza.errors", "ConfigurationError", NULL},
         {"credenza.events", "EventKind", "EVICTED"},  {"credenza.events", "EventKind", "EXPIRED"},
+        {"credenza.tiers.base", "Get", NULL},
     };
     PyObject **places[] = {&state->missing,             &state->monotonic_ns, &state->suspended_ns,
-                           &state->configuration_error, &state->evicted,      &state->expired};
+                           &state->configuration_error, &state->evicted,      &state->expired,
+                           (PyObject **)&state->get};
     for (size_t index = 0; index < sizeof(places) / sizeof(*places); index++) {
         PyObject *module = PyImport_ImportModule(names[index][0]);
         PyObject *object = module == NULL ? NULL : PyObject_GetAttrString(module, names[index][1]);
@@ -827,6 +830,10 @@ import_names(module_t *state)
         }
         *places[index] = object;
     }
+    if (!PyType_Check(state->get) || !PyType_IsSubtype(state->get, &PyTuple_Type)) {
+        PyErr_SetString(PyExc_TypeError, "Get must be a type of tuples");
+        return -1;
+    }
     return 0;
 }
 
@@ -834,6 +841,7 @@ static int
 module_exec(PyObject *module)
 {
     module_t *state = PyModule_GetState(module);
+    crc_prepare(state->crc_tables);
     const struct {
         PyObject **place;
         const char *text;
@@ -908,6 +916,7 @@ static struct PyModuleDef table_module = {
     .m_name = "credenza.memory._table",
     .m_doc = "The table, compiled.",
     .m_size = sizeof(module_t),
+    .m_methods = records_methods,
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,

@@ -6,6 +6,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ..codec import fresh_values as pure_fresh_values
+from ..codec import gets as pure_gets
 from ..stats import Tally as PureTally
 from .entry import Entry as PureEntry
 from .fields import FlightFields as PureFlightFields
@@ -30,6 +32,8 @@ if TYPE_CHECKING or compiled is None:
     Lock = threading.RLock
     FlightFields = PureFlightFields
     StateFields = PureStateFields
+    fresh_values = pure_fresh_values
+    gets = pure_gets
 
     class Store:
         """Nothing: a cache answers by itself."""
@@ -45,6 +49,8 @@ else:
     Lock = compiled.Lock
     FlightFields = compiled.FlightFields
     StateFields = compiled.StateFields
+    fresh_values = compiled.fresh_values
+    gets = compiled.gets
 
 __all__ = [
     "Entry",
@@ -56,6 +62,8 @@ __all__ = [
     "Table",
     "Tally",
     "compiled",
+    "fresh_values",
+    "gets",
     "implementation",
     "serve_from_memory",
 ]

@@ -23,7 +23,9 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Final, Protocol
 
 from ..errors import ConfigurationError, UsageError
+from ..memory.implementation import gets
 from ..sentinel import MISSING, MissingType
+from ..tiers.base import Get
 
 _MOST_LEVELS: Final = 32
 """How deep tuples may be nested: a name is read by recursion, whoever made it."""
@@ -87,15 +89,9 @@ class Names:
                 return self._prefix + key.encode("utf-8", "surrogatepass")
         return self._prefix + self._other(key)
 
-    def records(self, keys: Sequence[Hashable]) -> list[bytes]:
-        """Return the names of the records of `keys`; as `record`, in less time for plain text."""
-        prefix = self._text_prefix
-        try:
-            return [
-                (prefix + key).encode() if type(key) is str and key[:1] != "~" else self.record(key) for key in keys
-            ]
-        except UnicodeEncodeError:
-            return [self.record(key) for key in keys]
+    def gets(self, keys: Sequence[Hashable]) -> list[Get]:
+        """Return what looks the records of `keys` up; see `record`."""
+        return gets(self._text_prefix, keys, self.record)
 
     def tag(self, tag: str) -> bytes:
         """Return the name of the record of a tag."""
