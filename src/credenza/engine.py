@@ -281,10 +281,12 @@ class Engine:
         knowledge = None if glance is None else glance.knowledge()
         if glance is not None and shared is not None and knowledge is not None:
             operation = glance.operation(key)
-            try:
-                record = self.threads.ask(shared.tier, operation, shared.timeout_ns)
-            except TierError as error:
-                return glance.lost(error)
+            record = None if glance.look is None else glance.look(operation.name)
+            if record is None:
+                try:
+                    record = self.threads.ask(shared.tier, operation, shared.timeout_ns)
+                except TierError as error:
+                    return glance.lost(error)
             value = glance.value(operation, record, knowledge, shared.codec.of(annotation))
             if value is not CLOSER:
                 return value if value is MISSING else _copy(self.policy, value)
@@ -296,11 +298,13 @@ class Engine:
         knowledge = None if glance is None else glance.knowledge()
         if glance is not None and shared is not None and knowledge is not None:
             operation = glance.operation(key)
-            gather = self.tasks.gathers.of_running_loop(shared.tier)
-            try:
-                (record,) = await gather.exchange((operation,), shared.timeout_ns)
-            except TierError as error:
-                return glance.lost(error)
+            record = None if glance.look is None else glance.look(operation.name)
+            if record is None:
+                gather = self.tasks.gathers.of_running_loop(shared.tier)
+                try:
+                    (record,) = await gather.exchange((operation,), shared.timeout_ns)
+                except TierError as error:
+                    return glance.lost(error)
             value = glance.value(operation, record, knowledge, shared.codec.of(annotation))
             if value is not CLOSER:
                 return value if value is MISSING else _copy(self.policy, value)

@@ -27,6 +27,7 @@ from credenza.tiers.base import (
     Fence,
     Get,
     Lease,
+    Near,
     OpenTag,
     Operation,
     ReadHead,
@@ -505,6 +506,24 @@ def test_more_threads_than_connections_all_get_their_replies(open_: OpenTier) ->
     with writers, Busy(lambda: one(tier, Get(N)), threads=5) as readers:
         wait_until(lambda: writers.rounds > 50 and readers.rounds > 200, "some rounds")
     assert len(tier._links._open) <= 2
+
+
+def test_look_says_what_get_replies_or_nothing_at_all(open_: OpenTier, path: Path) -> None:
+    """A record, or that there is none; and None where that takes more than a look: no connection, or another file."""
+    tier = open_(max_bytes=1_000)
+    assert isinstance(tier, Near)
+    assert tier.look(N) is None  # nothing is open yet
+    short, long = value_record(b"e" * 100), value_record(b"e" * 2_000)
+    tier.perform([put(N, short[25:], LONG_MS), put(b"long", long[25:], LONG_MS)], TIMEOUT_NS)
+    replies = tier.perform([Get(N), Get(b"long"), Get(b"absent")], TIMEOUT_NS)
+    assert replies == [short, long[:1_025], b""]
+    assert [tier.look(name) for name in (N, b"long", b"absent")] == replies
+    tier.close()
+    assert tier.look(N) is None
+    assert tier.perform([Get(N)], TIMEOUT_NS) == [short]
+    path.unlink()
+    wait_until(lambda: tier.look(N) is None, "the file is found to be gone")
+    assert tier.perform([Get(N)], TIMEOUT_NS) == [b""]
 
 
 def test_closing_ends_the_threads_and_leaves_no_connection(open_: OpenTier) -> None:

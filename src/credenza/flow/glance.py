@@ -17,7 +17,7 @@ from ..runtime.base import Waiter
 from ..sentinel import MISSING
 from ..shared.shared import Knowledge
 from ..state import State
-from ..tiers.base import VALUE_HEADER_BYTES, Crowded, Get, Reply
+from ..tiers.base import VALUE_HEADER_BYTES, Crowded, Get, Near, Reply
 from .exchange import note_failure
 
 CLOSER: Final = object()
@@ -30,9 +30,12 @@ class Glance:
     """Looks up what is fresh in the shared tier of a cache that has no memory tier. Thread-safe; takes no lock.
 
     One key takes two halves, between which the face asks the tier in its own way: no coroutine is made for it.
+
+    Attributes:
+        look: returns the record of a name at once, or None; it is None for a tier that has to be waited for.
     """
 
-    __slots__ = ("_clock_ns", "_name_of", "_shared", "_state", "_tally")
+    __slots__ = ("_clock_ns", "_name_of", "_shared", "_state", "_tally", "look")
 
     def __init__(self, state: State) -> None:
         assert state.shared is not None
@@ -41,6 +44,8 @@ class Glance:
         self._clock_ns = state.clock_ns
         self._name_of = state.shared.names.record
         self._tally = state.tally
+        tier = state.shared.tier
+        self.look = tier.look if isinstance(tier, Near) else None
 
     def knowledge(self) -> Knowledge | None:
         """Return what tells whether a value is current; None if a glance will not do."""

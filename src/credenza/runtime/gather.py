@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..durations import NANOSECONDS
@@ -305,16 +305,25 @@ def _settle(future: asyncio.Future[list[Reply]], outcome: list[Reply] | TierErro
 class Gathers:
     """The gathers of one cache: one for its threads, one for each event loop."""
 
-    __slots__ = ("_loops", "threads")
+    __slots__ = ("_latest", "_loops", "threads")
 
     def __init__(self) -> None:
         self.threads = ThreadGather()
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopGather] = weakref.WeakKeyDictionary()
+        self._latest: tuple[Callable[[], asyncio.AbstractEventLoop | None], LoopGather | None] = (_no_loop, None)
 
     def of_running_loop(self, tier: Tier) -> LoopGather:
         """Return the gather of the running loop."""
         loop = asyncio.get_running_loop()
+        latest_loop, gather = self._latest
+        if gather is not None and latest_loop() is loop:
+            return gather
         gather = self._loops.get(loop)
         if gather is None:
             gather = self._loops[loop] = LoopGather(tier)
+        self._latest = (weakref.ref(loop), gather)
         return gather
+
+
+def _no_loop() -> None:
+    return None

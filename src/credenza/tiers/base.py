@@ -16,7 +16,7 @@ All of them may be repeated: a reply that was lost is asked for again with the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import TierError
 
@@ -38,6 +38,7 @@ __all__ = [
     "Lease",
     "Log",
     "MarkTag",
+    "Near",
     "News",
     "OpenTag",
     "Operation",
@@ -361,4 +362,13 @@ class Tier(Protocol):
 
     async def close_async(self) -> None:
         """Close what the running event loop opened."""
+        ...
+
+
+@runtime_checkable
+class Near(Protocol):
+    """A tier on this machine that answers a look-up in microseconds, so that nobody waits for it or gathers with others."""
+
+    def look(self, name: bytes) -> bytes | None:
+        """Return what `Get` would, at once; None if that takes more than a look. Raises nothing, and is thread-safe."""
         ...

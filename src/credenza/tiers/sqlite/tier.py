@@ -86,9 +86,9 @@ class SqliteTier:
     def perform(self, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
         """See `Tier.perform`; a batch that writes is one transaction: all of it is performed, or nothing."""
         if len(operations) == 1 and isinstance(operations[0], Get):
-            replies = self._at_once(operations)
-            if replies is not None:
-                return replies
+            record = self.look(operations[0].name)
+            if record is not None:
+                return [record]
         return self._until(operations, time.monotonic_ns() + timeout_ns)
 
     async def perform_async(self, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
@@ -186,25 +186,36 @@ class SqliteTier:
 
     # Batches ----------------------------------------------------------------------------------------------------------
 
+    def look(self, name: bytes) -> bytes | None:
+        """See `Near.look`."""
+        links = self._links
+        link = links.take_idle()
+        if link is None:
+            return None
+        try:
+            row = link.execute(GET, (name, now_ms())).fetchone()
+        except BaseException as error:
+            links.throw_away(link)
+            if isinstance(error, sqlite3.Error):
+                return None  # the long way says what is wrong
+            raise
+        links.give_back(link)
+        return row[0][: self._batches.most_bytes] if row and type(row[0]) is bytes else b""
+
     def _at_once(self, operations: Sequence[Operation]) -> list[Reply] | None:
         """Look records up on a connection that is at hand; None if that takes more than looking."""
         links = self._links
         link = links.take_idle()
         if link is None:
             return None
-        most_bytes, time_ms, execute = self._batches.most_bytes, now_ms(), link.execute
         try:
-            if len(operations) == 1:
-                row = execute(GET, (operations[0].name, time_ms)).fetchone()  # type: ignore[union-attr]  # a Get
-                replies = [row[0][:most_bytes] if row and type(row[0]) is bytes else b""]
-            else:
-                execute("BEGIN")
-                replies = self._batches.read(link.connection, operations)
-                execute("COMMIT")
+            link.execute("BEGIN")
+            replies = self._batches.read(link.connection, operations)
+            link.execute("COMMIT")
         except BaseException as error:
             links.throw_away(link)
             if isinstance(error, sqlite3.Error):
-                return None  # the long way says what is wrong
+                return None  # as above
             raise
         links.give_back(link)
         return replies
