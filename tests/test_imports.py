@@ -28,10 +28,13 @@ LAYERS = {
     "faces": [
         "",
         "aio",
+        "arguments",
         "cache",
         "decorate",
         "engine",
+        "fetched",
         "flights",
+        "forks",
         "functions",
         "hitpath",
         "quick",

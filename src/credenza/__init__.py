@@ -4,7 +4,6 @@ from .aio import AsyncCache
 from .cache import Cache, cached
 from .codec import Codec, Pickle
 from .decorate import AsyncCachedFunction, CachedFunction
-from .engine import Fetched
 from .errors import (
     CacheClosed,
     CacheError,
@@ -23,6 +22,7 @@ from .errors import (
 from .events import Event, EventKind
 from .feeds.followed import FollowerStatus
 from .feeds.follower import Follower
+from .fetched import Fetched
 from .flights import Flights
 from .journal.base import DeadLetter, JournalStatus
 from .journal.keys import record_key

@@ -8,8 +8,10 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
 from ._typevars import K, V
+from .arguments import check_callable
 from .durations import Duration
-from .engine import SHAPES_HITS, Engine, Fetched, check_callable, fetched
+from .engine import SHAPES_HITS, Engine
+from .fetched import Fetched, fetched
 from .flow.bulk import read_many
 from .flow.read import read
 from .keys import check_hashable, check_tags, unique_keys

@@ -10,16 +10,18 @@ from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from ._typevars import K, V
 from .aio import AsyncCache
+from .arguments import check_sync_loader
 from .clock import Clock, in_nanoseconds
 from .codec import Codec
 from .decorate import AsyncCachedFunction, CachedFunction, Decoration, Decorator, check_function
 from .durations import Duration
-from .engine import SHAPES_HITS, Engine, Fetched, check_sync_loader, fetched
+from .engine import SHAPES_HITS, Engine
 from .errors import ConfigurationError
 from .events import Listener
 from .feeds.base import Feed
 from .feeds.follower import Follower
 from .feeds.mapping import Makers, Rules
+from .fetched import Fetched, fetched
 from .flow.bulk import read_many
 from .flow.read import read
 from .keys import check_hashable, check_tags, unique_keys

@@ -3,66 +3,43 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
-import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from types import CoroutineType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
+from .arguments import timeout_ns_of
 from .codec import Codec, TypedCodec
-from .durations import Duration, nanoseconds_of
-from .errors import ConfigurationError, TierError, UsageError
+from .durations import Duration
+from .errors import TierError
 from .events import EventKind
 from .flow.find import find_many
 from .flow.glance import CLOSER, Glance
 from .flow.invalidate import clear, invalidate, invalidate_tags
 from .flow.keep import keep_up, part, pause_ns
 from .flow.put import put_many
+from .forks import forks
 from .keys import check_hashable, check_tags
 from .memory.implementation import Entry, Tally
 from .policy import Policy, ttl_ns_of
 from .runtime.base import Runtime, Waiter, block
 from .runtime.gather import Gathers
 from .runtime.keeper import Keeper
-from .runtime.tasks import Tasks, is_coroutine_function
+from .runtime.tasks import Tasks
 from .runtime.threads import Threads
 from .runtime.workers import Workers
 from .sentinel import MISSING, MissingType
 from .shared.shared import Shared
 from .sharing import result_type
 from .state import State
-from .stats import Status
 from .steps.appraisal import make_entry, ttl_ns_for
 from .steps.request import Request
 from .tiers.base import Tier
 
 _log = logging.getLogger("credenza")
 
-V = TypeVar("V")
-
 _MOST_POLICIES = 256
 
 SHAPES_HITS = frozenset({"copy", "early_refresh"})
 """Options that a call may ask for and that change what a hit has to do; with the others a hit is a hit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched(Generic[V]):
-    """A value, and where it came from.
-
-    Attributes:
-        value: the value.
-        status: "hit", "shared", "miss", "stale", "joined" or "bypass"; see `Status`.
-        age: how long ago it was stored, in seconds; 0.0 if it was loaded for this call.
-        load_time: how long its load took, in seconds; 0.0 if it was at hand.
-    """
-
-    value: V
-    status: Status
-    age: float
-    load_time: float
 
 
 class Drains(Protocol):
@@ -105,7 +82,7 @@ class Engine:
         self.backlogs: set[Drains] = set()
         self.followers: list[Follows] = []
         self.hire()
-        _fork.add(self)
+        forks.add(self)
 
     def hire(self) -> None:
         """Take on new runtimes, and a new keeper; those of a parent process have stayed there."""
@@ -117,6 +94,14 @@ class Engine:
         if shared is not None:
             self.keeper = Keeper(self.state, shared.tier, keep_up, pause_ns)
             shared.keep, shared.wake = self.keeper.start, self.keeper.wake
+
+    def forget_the_parent(self) -> None:
+        """Begin anew in a forked child, with what is in the table."""
+        self.state.forget_the_parent()
+        if self.state.shared is not None:
+            self.state.shared.tier.forget_parent()
+        self.backlogs.clear()  # the journals are the parent's
+        self.hire()
 
     def share(self, tier: Tier, codec: Codec) -> None:
         """Put a shared tier below."""
@@ -371,81 +356,3 @@ def _no_loader() -> None:
 
 def _copy(policy: Policy, value: Any) -> Any:  # Any: a value of any type
     return value if policy.copy is None else policy.copy(value)
-
-
-def fetched(request: Request, value: V) -> Fetched[V]:
-    """Return what a request brought, with where it came from."""
-    return Fetched(value, request.status, request.age_ns / 1e9, request.load_ns / 1e9)
-
-
-def timeout_ns_of(timeout: Duration | None) -> int | None:
-    """Return the timeout of a call in nanoseconds; raises `ConfigurationError` unless it is positive."""
-    if timeout is None:
-        return None
-    timeout_ns = nanoseconds_of(timeout, name="timeout")
-    if timeout_ns <= 0:
-        raise ConfigurationError(f"timeout must be positive, got {timeout!r}; use None to wait as long as it takes")
-    return timeout_ns
-
-
-def check_sync_loader(loader: object) -> None:
-    """Refuse what the sync face cannot call."""
-    check_callable(loader)
-    if is_coroutine_function(loader):
-        raise UsageError(f"the sync face cannot await {loader!r}; use cache.aio, or pass a plain function")
-
-
-def check_callable(loader: object) -> None:
-    """Refuse a loader that is no callable, above all the coroutine that calling one too early gives."""
-    if callable(loader):
-        return
-    if isinstance(loader, CoroutineType):
-        loader.close()
-        raise UsageError(
-            f"a loader is called when it is needed, got a coroutine; pass the function {loader.__name__!r} itself"
-        )
-    raise UsageError(f"a loader must be callable, got {loader!r}; pass a function, or a lambda that returns the value")
-
-
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-"""Every cache of the process, since a fork has to reach all of them."""
-
-
-class _Fork:
-    """Holds the locks of all caches while the process forks, so that no child gets a table in the middle of a step."""
-
-    def __init__(self) -> None:
-        self._turn = threading.Lock()  # of one fork at a time; guards _held and the set of engines
-        self._held: list[Engine] = []
-
-    def add(self, engine: Engine) -> None:
-        with self._turn:
-            _engines.add(engine)
-
-    def before(self) -> None:
-        self._turn.acquire()
-        self._held = list(_engines)
-        for engine in self._held:
-            engine.state.lock.acquire()
-
-    def after_in_parent(self) -> None:
-        for engine in self._held:
-            engine.state.lock.release()
-        self._held = []
-        self._turn.release()
-
-    def after_in_child(self) -> None:
-        for engine in self._held:
-            engine.state.forget_the_parent()
-            if engine.state.shared is not None:
-                engine.state.shared.tier.forget_parent()
-            engine.backlogs.clear()  # the journals are the parent's
-            engine.hire()
-        self._held = []
-        self._turn = threading.Lock()
-
-
-_fork = _Fork()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_fork.before, after_in_parent=_fork.after_in_parent, after_in_child=_fork.after_in_child)

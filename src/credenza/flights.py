@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar, cast
 
+from .arguments import check_callable, check_sync_loader, timeout_ns_of
 from .clock import monotonic_ns
 from .durations import Duration
-from .engine import Engine, check_callable, check_sync_loader, timeout_ns_of
+from .engine import Engine
 from .flow.read import read
 from .keys import check_hashable
 from .memory.implementation import Table

@@ -7,9 +7,11 @@ import functools
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
+from .arguments import timeout_ns_of
 from .durations import NANOSECONDS, Duration
-from .engine import Engine, Fetched, fetched, timeout_ns_of
+from .engine import Engine
 from .errors import ConfigurationError, LoadTimeout, NotFound, UsageError
+from .fetched import Fetched, fetched
 from .flow.behind import over
 from .flow.bulk import read_many
 from .flow.read import read

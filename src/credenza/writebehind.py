@@ -9,9 +9,10 @@ import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from .arguments import timeout_ns_of
 from .codec import Codec
 from .durations import Duration, nanoseconds_of
-from .engine import Engine, timeout_ns_of
+from .engine import Engine
 from .errors import ConfigurationError, DeadlockError, JournalError, NotFound, TierError
 from .flow.behind import Behind, Terms, over, put, put_landing
 from .flow.delivery import Delivery, is_about_source
