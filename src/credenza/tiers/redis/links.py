@@ -76,7 +76,7 @@ class Link:
         Raises:
             TierError: the connection had ended, or takes no more.
         """
-        parser, packed, self._answers = self._parser, *request
+        parser, packed, self._answers = self._parser, request.packed, request.answers
         parser.has_begun, parser.deadline_ns = False, deadline_ns
         try:
             if self._is_closed:
