@@ -5,7 +5,7 @@ import pytest
 import redis.asyncio
 import redis.sentinel
 from tests.support.servers import RedisServer, SentinelSetup, free_port
-from tests.support.servers.asking import Asking
+from tests.support.servers.asking import SECOND_NS, SHORTLY_NS, Asking
 from tests.support.servers.fixtures import asking  # noqa: F401  # a fixture
 from tests.support.servers.impostors import answering, listening
 from tests.support.waiting import wait_until
@@ -20,20 +20,30 @@ WRITE = Put(NAME, b"envelope", 600_000, NEVER_MS)
 
 
 def test_master_is_found_and_found_again_after_a_fail_over(asking: Asking, redis_sentinel: SentinelSetup) -> None:
-    """Writes go to the master; once another server is that, they go there."""
+    """Writes go to the master; once another server is that, they go there, though the old one takes them for a while."""
     ask = asking(redis_sentinel.url)
     assert ask(WRITE) == [True]
     redis_sentinel.fail_over()
+    with redis_sentinel.master.client() as old, redis_sentinel.replica.client() as new:
+        new.delete(NAME)  # it was replicated
 
-    def is_written() -> bool:
-        try:
-            return ask(WRITE) == [True]
-        except TierError:
-            return False
+        def is_written_there() -> bool:
+            ask.tier.watch(0, SHORTLY_NS)  # as the keeper of a cache does all the time
+            return ask(WRITE) == [True] and bool(new.exists(NAME))
 
-    wait_until(is_written, "the new master")
-    with redis_sentinel.replica.client() as client:
-        wait_until(lambda: client.exists(NAME), "the value on the new master")
+        wait_until(is_written_there, "writes to go to the new master")
+        assert old.role()[0] == b"master"
+
+
+def test_sentinels_that_are_away_end_no_connection_to_the_master(asking: Asking, redis_sentinel: SentinelSetup) -> None:
+    """Nobody needs them while the master is there."""
+    ask = asking(redis_sentinel.url)
+    assert ask(WRITE) == [True]
+    ask.tier.watch(0, SHORTLY_NS)
+    redis_sentinel.sentinel.stop()
+    for _ in range(2):
+        ask.tier.watch(0, SECOND_NS)
+        assert ask(WRITE) == [True]
 
 
 def test_master_that_became_a_replica_is_left(asking: Asking, redis_sentinel: SentinelSetup) -> None:

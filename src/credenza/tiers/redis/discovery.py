@@ -11,7 +11,7 @@ from .servers import Address, Servers, redis_module
 
 
 async def find_master(found_by: Servers, deadline_ns: int, *, is_async: bool) -> tuple[str, int]:
-    """Return the address of the master that one of the sentinels names.
+    """Return the address of the master that one of the sentinels names, and remember it.
 
     Raises:
         Unreached: none of them does, or not in time.
@@ -27,7 +27,9 @@ async def find_master(found_by: Servers, deadline_ns: int, *, is_async: bool) ->
     finally:  # they are asked too rarely for a connection to stay open
         for client in sentinel.sentinels:
             await _close(client, is_async=is_async)
-    return str(host), int(port)
+    address = str(host), int(port)
+    found_by.master.address = address
+    return address
 
 
 async def find_slots(known: Servers, deadline_ns: int, *, is_async: bool) -> dict[int, Address]:

@@ -39,15 +39,17 @@ class Link:
     Args:
         connection: of redis-py.
         where: its server, for messages.
+        master: its address, if the sentinels named it.
         is_async: its colour.
     """
 
-    __slots__ = ("_answers", "_connection", "_is_async", "_is_closed", "_is_used", "_parser", "_where")
+    __slots__ = ("_answers", "_connection", "_is_async", "_is_closed", "_is_used", "_parser", "_where", "master")
 
-    def __init__(self, connection: Any, parser: Any, where: str, *, is_async: bool) -> None:
+    def __init__(self, connection: Any, parser: Any, where: str, master: Address, *, is_async: bool) -> None:
         self._connection = connection  # Any: the colours have no type in common
         self._parser = parser
         self._where = where
+        self.master = master
         self._is_async = is_async
         self._is_used = False
         self._is_closed = False
@@ -185,6 +187,16 @@ class Links:
         self.is_retired = False  # no further connection is opened
         self.links: dict[Address, Link] = {}
 
+    async def leave_former_master(self) -> None:
+        """Close the connection to a server that the sentinels do not call the master any more.
+
+        They demote it in their own time, ten seconds after a fail-over that somebody asked for, and until then it takes what
+        it is told, which is lost.
+        """
+        link = self.links.get(None)
+        if link is not None and link.master != self.servers.master.address:
+            await self.drop(None)
+
     async def exchange(self, parcels: Sequence[Parcel], deadline_ns: int) -> list[list[Raw] | TierError]:
         """Send all parcels, then collect the answers of each, or why there are none."""
         under_way: list[Link | TierError] = []
@@ -267,8 +279,8 @@ async def open_link(servers: Servers, address: Address, deadline_ns: int, *, is_
         Unreached: that is not possible, or takes too long.
     """
     where = servers.shown(address)
-    if servers.service:
-        address = await find_master(servers, deadline_ns, is_async=is_async)
+    master = await find_master(servers, deadline_ns, is_async=is_async) if servers.service else None
+    address = master or address
     parsers: list[Any] = []
 
     def new_parser(**options: Any) -> Any:  # Any: whatever redis-py gives its parsers
@@ -283,6 +295,6 @@ async def open_link(servers: Servers, address: Address, deadline_ns: int, *, is_
         )
     except Exception as error:
         raise unreached(where, error) from error
-    link = Link(connection, parsers[-1], where, is_async=is_async)
+    link = Link(connection, parsers[-1], where, master, is_async=is_async)
     await link.connect(deadline_ns)
     return link

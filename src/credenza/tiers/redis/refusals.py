@@ -22,7 +22,8 @@ _MEANINGS: Final = {
 }
 
 
-_IN_SCRIPT: Final = re.compile(r"@user_script: ?\d+: (?:-([A-Z]+) |(The user executing the script can't ))")
+_IN_SCRIPT: Final = re.compile(r"@user_script: ?\d+: -([A-Z]+) ")  # Redis before 7 wraps what stopped a script
+_NO_RIGHT: Final = ("The user executing the script can't run", "ACL failure in script")  # up to 7.0, and since
 
 
 class Refusal(TierError):
@@ -38,8 +39,10 @@ class Refusal(TierError):
         self.code, _, rest = text.partition(" ")
         self.where = rest if self.code in ("MOVED", "ASK") else ""
         in_script = _IN_SCRIPT.search(text)
-        if in_script is not None:  # Redis before 7 wraps what stopped a script
-            self.code = "NOPERM" if in_script[2] else in_script[1] or "ERR"
+        if in_script is not None:
+            self.code = in_script[1]
+        elif any(words in text for words in _NO_RIGHT):
+            self.code = "NOPERM"
         # The rest may repeat the arguments of the command, and so a value: it is shown for the errors of scripts only.
         meaning = _MEANINGS.get(self.code) or (text[-100:] if "script" in rest else "")
         super().__init__(f"the server refused: {self.code}{f', {meaning}' if meaning else ''}")

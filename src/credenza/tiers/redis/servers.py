@@ -22,6 +22,15 @@ _KEPT: Final = frozenset(
 )
 
 
+class Master:
+    """Where the sentinels said last that the master is. Thread-safe: it is one reference."""
+
+    __slots__ = ("address",)
+
+    def __init__(self) -> None:
+        self.address: Address = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Servers:
     """A server, the master that sentinels name, or a cluster.
@@ -33,6 +42,7 @@ class Servers:
         service: the name under which the sentinels watch the master.
         sentinel_options: of a connection to a sentinel.
         remap: turns the address that a node of a cluster gives into the one that it has from here.
+        master: where the master is, behind sentinels.
     """
 
     kind: str
@@ -41,6 +51,7 @@ class Servers:
     service: str = ""
     sentinel_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     remap: Callable[[tuple[str, int]], tuple[str, int]] | None = None
+    master: Master = field(default_factory=Master, repr=False)
 
     @property
     def is_cluster(self) -> bool:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from ...errors import ConfigurationError
 from ..base import Operation, Reply, TierError
+from .discovery import find_master
 from .inspection import inspect
 from .links import Links
 from .routes import Direct, ViaCluster
 from .servers import redis_module
 from .targets import servers_of
-from .turns import Desk, Loops
+from .turns import Desk, Loops, finished
 from .wire import Wire, watch_command
 
 _TICK_NS: Final = 110_000_000
 """How much later than it was told a server may answer that there was nothing: it looks ten times a second."""
 _GRACE_NS: Final = 250_000_000
 """After how much more time its silence means that it is away."""
+_LOOK_FOR_MASTER_NS: Final = 1_000_000_000
+"""How often the sentinels are asked whether another server is the master now."""
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -64,6 +68,8 @@ class RedisTier:
         self._route = ViaCluster(self._wire, servers) if servers.is_cluster else Direct(self._wire)
         self._callers = Desk(servers, most=2)  # one may be kept waiting by a batch that the other would not wait for
         self._watching = Desk(servers, most=1)
+        self._servers = servers
+        self._looked_ns = 0
         self._loops = Loops(servers)
 
     def perform(self, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
@@ -89,6 +95,8 @@ class RedisTier:
         block_ms = max(1, max(timeout_ns - _TICK_NS, timeout_ns // 2) // 1_000_000)
         closings = self._watching.closings
         try:
+            if self._servers.service:
+                self._look_for_master()
             self._watching.run(lambda links: self._wait(links, after, block_ms, deadline_ns))
         except TierError:
             if self._watching.closings == closings:
@@ -119,7 +127,18 @@ class RedisTier:
         """Close the connections of the running event loop; a later call connects anew."""
         await self._loops.close()
 
+    def _look_for_master(self) -> None:
+        """Ask the sentinels now and then: a master that was replaced while it lives ends no connection by itself."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._looked_ns < _LOOK_FOR_MASTER_NS:
+            return
+        self._looked_ns = now_ns
+        with suppress(TierError):  # whoever talks to the master goes on
+            finished(find_master(self._servers, now_ns + _GRACE_NS, is_async=False))
+
     async def _wait(self, links: Links, after: int, block_ms: int, deadline_ns: int) -> None:
+        if links.servers.service:
+            await links.leave_former_master()
         address = await self._route.address_of(links, self._wire.log, deadline_ns)
         try:
             answer = await links.ask(address, watch_command(self._wire.log, after, block_ms), deadline_ns)

@@ -38,7 +38,7 @@ class Desk:
         try:
             links = self._take()
             try:
-                return _finished(steps(links))
+                return finished(steps(links))
             finally:
                 self._give_back(links)
         finally:
@@ -60,14 +60,14 @@ class Desk:
             for link in list(links.links.values()) if interrupts else ():
                 link.interrupt()
         for links in idle:
-            _finished(links.close())
+            finished(links.close())
 
     def forget_parent(self) -> None:
         """Close the child's copies of the sockets, which ends nothing for the parent."""
         inherited = [*self._idle, *self._busy]
         self._lock, self._idle, self._busy, self._turns = threading.Lock(), [], set(), _turns(self._most)
         for links in inherited:
-            _finished(links.close())
+            finished(links.close())
 
     def _take(self) -> Links:
         with self._lock:
@@ -81,7 +81,7 @@ class Desk:
                 self._busy.remove(links)
                 self._idle.append(links)
                 return
-        _finished(links.close())  # it was closed meanwhile
+        finished(links.close())  # it was closed meanwhile
 
 
 def _turns(count: int) -> SimpleQueue[None]:
@@ -92,7 +92,7 @@ def _turns(count: int) -> SimpleQueue[None]:
     return turns
 
 
-def _finished(steps: Coroutine[Any, Any, _T]) -> _T:
+def finished(steps: Coroutine[Any, Any, _T]) -> _T:
     """Run a coroutine that does not suspend."""
     try:
         steps.send(None)
