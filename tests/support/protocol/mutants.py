@@ -24,15 +24,22 @@ from credenza.tiers.shelf import Shelf
 MUTANTS: dict[str, list[Patch]] = {}
 """By name; what each does is its docstring."""
 
+NEEDS: dict[str, str] = {}
+"""By name: the situation that has to be explored where seeds as they are hardly ever show the mutant."""
+
 
 def mutated(name: str) -> AbstractContextManager[None]:
     """Return a context with the mutant `name` in the place of the core."""
     return patched(MUTANTS[name])
 
 
-def _mutant(where: Any, name: str) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
+def _mutant(
+    where: Any, name: str, *, under: str | None = None
+) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
     def add(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
         MUTANTS.setdefault(make.__name__, []).append((where, name, make))
+        if under is not None:
+            NEEDS[make.__name__] = under
         return make
 
     return add

@@ -15,7 +15,6 @@ from credenza.tiers.base import (
     Clear,
     Drop,
     Fence,
-    Fill,
     Lease,
     MarkTag,
     Operation,
@@ -37,7 +36,6 @@ CALL: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", defau
 NETWORK = "network"
 NAMESPACE = "n"
 
-_REFUSABLE = (Fill, Put, Lease, Fence, MarkTag, Announce)
 _LATEST_NS = 3 * SECOND
 
 
@@ -194,7 +192,7 @@ class Network:
         return replies
 
     def _perform_one(self, operation: Operation) -> Reply:
-        if isinstance(operation, _REFUSABLE) and self._goes_wrong(self._config.refused):
+        if isinstance(operation, self._config.refusable) and self._goes_wrong(self._config.refused):
             self._history.fault("refused", operation_text(operation))
             return TierError("the simulated tier is full")
         reply = self.shelf.apply(operation, self.now_ms)
