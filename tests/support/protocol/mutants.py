@@ -14,6 +14,7 @@ from tests.support.simulation.mutants import Patch, patched
 
 from credenza.durations import FOREVER_NS
 from credenza.flow import board, exchange, fence, invalidate, keep, lease
+from credenza.shared.proof import Proof
 from credenza.shared.shared import Knowledge, Shared
 from credenza.state import State
 from credenza.steps import leaving
@@ -260,6 +261,20 @@ def owed_invalidations_are_forgotten(right: Any) -> Any:
 
 
 # The log and the proof ------------------------------------------------------------------------------------------------
+
+
+@_mutant(Proof, "follow", under="short log")
+def gaps_are_ignored(right: Any) -> Any:
+    """Announcements that were trimmed away are taken for none."""
+
+    def wrong(self: Proof, log: Any) -> Any:
+        known, applied = self.head, self.applied
+        news = right(self, log)
+        if news is None and known is not None and known.epoch == log.head.epoch:
+            return [each for each in log.news if each.sequence > applied and each.sender != self._sender]
+        return news
+
+    return wrong
 
 
 @_mutant(keep, "_obey")
