@@ -277,6 +277,12 @@ def gaps_are_ignored(right: Any) -> Any:
     return wrong
 
 
+@_mutant(keep, "_follow", under="pauses")
+def proofs_begin_after_the_reading(right: Any) -> Any:
+    """A proof counts from when the log was read and applied, not from before."""
+    return lambda state, log, noted_ns: right(state, log, state.clock_ns())
+
+
 @_mutant(keep, "_obey")
 def announcements_are_not_obeyed(right: Any) -> Any:
     """Memory keeps what others have announced."""
