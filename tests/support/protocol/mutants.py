@@ -309,6 +309,26 @@ def stamps_are_compared_with_less(right: Any) -> Any:
     return wrong
 
 
+@_mutant(exchange, "announced", under="slow tags")
+def tags_are_marked_after_the_announcement(right: Any) -> Any:
+    """Other processes are told to look at the tags anew before the tags have changed."""
+
+    async def wrong(state: State, run: Any, operations: Any) -> Any:
+        marks = [each for each in operations if isinstance(each, MarkTag) and not each.joins]
+        head = await right(state, run, [each for each in operations if each not in marks])
+        if marks:
+            await _perform(state, run, marks)
+        return head
+
+    return wrong
+
+
+@_mutant(Shared, "remember_tags", under="slow tags")
+def stamps_are_remembered_across_invalidations(right: Any) -> Any:
+    """A stamp that was read while its tag was invalidated is remembered."""
+    return lambda self, stamps, reads: right(self, stamps, self.tag_reads)
+
+
 @_mutant(Shared, "forget_tags")
 def stamps_are_remembered_for_ever(right: Any) -> Any:
     """What is known of tags is not forgotten when they are announced."""
