@@ -14,6 +14,7 @@ from tests.support.simulation.mutants import Patch, patched
 
 from credenza.durations import FOREVER_NS
 from credenza.flow import board, exchange, fence, invalidate, keep, lease
+from credenza.shared.owed import Owed
 from credenza.shared.proof import Proof
 from credenza.shared.shared import Knowledge, Shared
 from credenza.state import State
@@ -258,6 +259,12 @@ def owed_invalidations_are_forgotten(right: Any) -> Any:
         shared.owed.settle(*shared.owed.debt())
 
     return wrong
+
+
+@_mutant(Owed, "settle", under="refused fences")
+def debts_that_are_owed_anew_are_settled(right: Any) -> Any:
+    """What comes to be owed again while it is delivered counts as delivered."""
+    return lambda self, number, debt: right(self, self._number, debt)
 
 
 # The log and the proof ------------------------------------------------------------------------------------------------
