@@ -225,6 +225,12 @@ def stamps_are_taken_after_the_load(right: Any) -> Any:
     return wrong
 
 
+@_mutant(records, "put", under="unknown outcomes")
+def puts_are_stored_over_fences(right: Any) -> Any:
+    """A value that was `set` takes the place of the fence of a write that is under way."""
+    return lambda record, operation, now_ms: right(b"" if record[:1] == b"B" else record, operation, now_ms)
+
+
 # Fences and writes ----------------------------------------------------------------------------------------------------
 
 
