@@ -35,7 +35,7 @@ FIRST_SEEDS = {
     "clearing_raises_no_floor": 120,
     "failed_loads_keep_their_lease": 50,
     "fences_are_not_renewed": 170,
-    "fences_fall_while_the_outcome_is_unknown": 550,
+    "fences_fall_while_the_outcome_is_unknown": 90,
     "fences_that_expired_are_not_missed": 450,
     "fills_ignore_the_token": 240,
     "invalidations_leave_leases": 600,
