@@ -125,6 +125,19 @@ def test_stamp_that_news_overtake_is_not_remembered(one: Process, two: Process) 
     assert two.fetch("a", "new")[0] == "new"
 
 
+def test_tag_is_marked_before_others_are_told(one: Process, two: Process) -> None:
+    """1. A invalidates a tag. 2. B reads the news, then a value that carries it. 3. A's call returns: B has nothing old."""
+    one.read("k", "old", tags=["t"])
+
+    def look() -> None:
+        two.keep_up()
+        two.read("k", "new")
+
+    one.tier.after(Announce, lambda: elsewhere(look))
+    one.do("invalidate_tags", "t")
+    assert two.fetch("k", "new") == ("new", "hit")
+
+
 def test_remembered_stamps_go_with_the_proof(one: Process, two: Process, world: World) -> None:
     """A process that was paused knows nothing of tags any more, and asks again."""
     one.read("a", "old", tags=["t"])

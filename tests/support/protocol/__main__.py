@@ -3,8 +3,10 @@
     python -m tests.support.protocol 4711                          replay a seed: its interleaving, and what is wrong with it
     python -m tests.support.protocol --seeds 0 20000               explore seeds 0 to 19999; print those that fail, at most three
     python -m tests.support.protocol --seeds 0 2000 --mutant NAME  the same with a mutant of the core (see mutants.py)
+    python -m tests.support.protocol --seeds 0 2000 --under NAME   the same under a situation (see situations.py)
 
-The exit status is 1 if a promise is broken. `--jobs 2` spreads the seeds over processes.
+A mutant that needs a situation is looked for under it. The exit status is 1 if a promise is broken. `--jobs 2` spreads the
+seeds over processes.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import subprocess
 import sys
 import time
 
-from .mutants import mutated
+from .mutants import NEEDS, mutated
 from .run import carriers, failing, run_one
+from .situations import SITUATIONS
 
 _MOST_SHOWN = 3
 
@@ -29,6 +32,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("seed", nargs="?", type=int)
     parser.add_argument("--seeds", nargs=2, type=int)
     parser.add_argument("--mutant")
+    parser.add_argument("--under", choices=SITUATIONS)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--most", type=int, default=_MOST_SHOWN)
     parser.add_argument("--brief", action="store_true")
@@ -36,11 +40,12 @@ def main(arguments: list[str]) -> int:
     if options.seeds and options.jobs > 1:
         return _spread(arguments, options)
     gc.set_threshold(20_000, 50, 50)  # every world is a circle; the default spends a fifth of the time on them
+    situation = options.under or NEEDS.get(options.mutant)
     began = time.monotonic()
     with carriers() as lent, mutated(options.mutant) if options.mutant else contextlib.nullcontext():
         if options.seeds:
             reports = []
-            for report in itertools.islice(failing(range(*options.seeds), lent), options.most):
+            for report in itertools.islice(failing(range(*options.seeds), lent, situation), options.most):
                 reports.append(report)
                 text = (
                     f"{report.seed}: {report.about}\n  " + "\n  ".join(report.violations)
@@ -50,7 +55,7 @@ def main(arguments: list[str]) -> int:
                 sys.stdout.write(f"{text}\n\n")
                 sys.stdout.flush()
         else:
-            reports = [run_one(options.seed, lent)]
+            reports = [run_one(options.seed, lent, situation)]
             sys.stdout.write(f"{reports[0]}\n")
     if options.seeds:
         first, last = options.seeds
@@ -62,6 +67,7 @@ def _spread(arguments: list[str], options: argparse.Namespace) -> int:
     first, last = options.seeds
     rest = [part for part in ("--brief",) if options.brief] + ["--most", str(options.most)]
     rest += ["--mutant", options.mutant] if options.mutant else []
+    rest += ["--under", options.under] if options.under else []
     bounds = [first + (last - first) * number // options.jobs for number in range(options.jobs + 1)]
     jobs = [
         subprocess.Popen([sys.executable, "-m", "tests.support.protocol", "--seeds", str(low), str(high), *rest])

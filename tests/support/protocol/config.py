@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from credenza.tiers.base import Announce, Fence, Fill, Lease, MarkTag, Put
+
 STATIC_TAG = "all"
 """What every entry carries."""
 
@@ -27,7 +29,7 @@ class Config:
         think_pace, load_pace, write_pace: how slow clients, loaders and writers are, as factors.
         slow: how long a message takes at most, usually.
         lost, late, twice: how often a reply is lost, a batch is performed after its sender gave up, or performed again.
-        refused: how often one operation that writes is refused.
+        refused: how often one operation that writes is refused, of those that may be (`refusable`).
         pauses, kills, cuts, jumps, evictions, losses: faults that may come up.
         log_entries: how many announcements the tier keeps; who lags behind further has a gap.
         has_tags: tags are fenced and invalidated, too; they are on the entries in any case.
@@ -69,6 +71,7 @@ class Config:
     is_through: bool
     policy: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
+    refusable: tuple[type[Any], ...] = (Fill, Put, Lease, Fence, MarkTag, Announce)
 
     @property
     def has_faults(self) -> bool:

@@ -48,7 +48,7 @@ class Database:
     def commit(self, write: Write) -> None:
         """Let a write happen, and look whether its fence is up."""
         world, key = self._world, write.keys[0]
-        write.was_covered = world.network.is_covered(write, key)
+        write.was_covered, write.was_due = world.network.is_covered(write, key), world.network.is_due(write)
         write.committed = world.history.note(
             "COMMIT", key, "=", write.value, "" if write.was_covered else "(not fenced)"
         )

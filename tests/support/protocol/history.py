@@ -51,6 +51,8 @@ class Write(Call):
         is_announced: its fence was up, as far as its process knows.
         committed, committed_ns: when the source had it.
         was_covered: its fence was there when it was committed.
+        fenced_ms: when its fence was raised or renewed last, by the tier's clock; None if the tier has lost it since.
+        was_due: its fence should have been there when it was committed, by its age.
         confirmed_ns: when its process made sure of that last.
         is_owed: its process owed an invalidation when the call ended, or since; `delivered` is when it did no longer.
     """
@@ -62,6 +64,8 @@ class Write(Call):
         self.is_announced = False
         self.committed = self.committed_ns = NEVER
         self.was_covered = False
+        self.fenced_ms: int | None = None
+        self.was_due = False
         self.confirmed_ns: int | None = None
         self.is_owed = False
         self.delivered = self.delivered_ns = NEVER

@@ -14,6 +14,8 @@ from tests.support.simulation.mutants import Patch, patched
 
 from credenza.durations import FOREVER_NS
 from credenza.flow import board, exchange, fence, invalidate, keep, lease
+from credenza.shared.owed import Owed
+from credenza.shared.proof import Proof
 from credenza.shared.shared import Knowledge, Shared
 from credenza.state import State
 from credenza.steps import leaving
@@ -24,15 +26,22 @@ from credenza.tiers.shelf import Shelf
 MUTANTS: dict[str, list[Patch]] = {}
 """By name; what each does is its docstring."""
 
+NEEDS: dict[str, str] = {}
+"""By name: the situation that has to be explored where seeds as they are hardly ever show the mutant."""
+
 
 def mutated(name: str) -> AbstractContextManager[None]:
     """Return a context with the mutant `name` in the place of the core."""
     return patched(MUTANTS[name])
 
 
-def _mutant(where: Any, name: str) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
+def _mutant(
+    where: Any, name: str, *, under: str | None = None
+) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
     def add(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
         MUTANTS.setdefault(make.__name__, []).append((where, name, make))
+        if under is not None:
+            NEEDS[make.__name__] = under
         return make
 
     return add
@@ -216,6 +225,12 @@ def stamps_are_taken_after_the_load(right: Any) -> Any:
     return wrong
 
 
+@_mutant(records, "put", under="unknown outcomes")
+def puts_are_stored_over_fences(right: Any) -> Any:
+    """A value that was `set` takes the place of the fence of a write that is under way."""
+    return lambda record, operation, now_ms: right(b"" if record[:1] == b"B" else record, operation, now_ms)
+
+
 # Fences and writes ----------------------------------------------------------------------------------------------------
 
 
@@ -252,7 +267,33 @@ def owed_invalidations_are_forgotten(right: Any) -> Any:
     return wrong
 
 
+@_mutant(Owed, "settle", under="refused fences")
+def debts_that_are_owed_anew_are_settled(right: Any) -> Any:
+    """What comes to be owed again while it is delivered counts as delivered."""
+    return lambda self, number, debt: right(self, self._number, debt)
+
+
 # The log and the proof ------------------------------------------------------------------------------------------------
+
+
+@_mutant(Proof, "follow", under="short log")
+def gaps_are_ignored(right: Any) -> Any:
+    """Announcements that were trimmed away are taken for none."""
+
+    def wrong(self: Proof, log: Any) -> Any:
+        known, applied = self.head, self.applied
+        news = right(self, log)
+        if news is None and known is not None and known.epoch == log.head.epoch:
+            return [each for each in log.news if each.sequence > applied and each.sender != self._sender]
+        return news
+
+    return wrong
+
+
+@_mutant(keep, "_follow", under="pauses")
+def proofs_begin_after_the_reading(right: Any) -> Any:
+    """A proof counts from when the log was read and applied, not from before."""
+    return lambda state, log, noted_ns: right(state, log, state.clock_ns())
 
 
 @_mutant(keep, "_obey")
@@ -279,6 +320,26 @@ def stamps_are_compared_with_less(right: Any) -> Any:
         return right(self._replace(stamps=lower), stamp, tags)
 
     return wrong
+
+
+@_mutant(exchange, "announced", under="slow tags")
+def tags_are_marked_after_the_announcement(right: Any) -> Any:
+    """Other processes are told to look at the tags anew before the tags have changed."""
+
+    async def wrong(state: State, run: Any, operations: Any) -> Any:
+        marks = [each for each in operations if isinstance(each, MarkTag) and not each.joins]
+        head = await right(state, run, [each for each in operations if each not in marks])
+        if marks:
+            await _perform(state, run, marks)
+        return head
+
+    return wrong
+
+
+@_mutant(Shared, "remember_tags", under="slow tags")
+def stamps_are_remembered_across_invalidations(right: Any) -> Any:
+    """A stamp that was read while its tag was invalidated is remembered."""
+    return lambda self, stamps, reads: right(self, stamps, self.tag_reads)
 
 
 @_mutant(Shared, "forget_tags")

@@ -71,7 +71,7 @@ class Nemesis:
         if self._happens(config.evictions):
             self._evict()
         if self._happens(config.losses):
-            network.shelf.forget_all()
+            network.forget_all()
             history.fault("loses", "the tier loses its memory")
             history.upset(None)
 

@@ -58,6 +58,8 @@ class Promise:
             return
         if write.was_covered or write.is_owed:
             return
+        if write.was_due:
+            yield f"{write} was committed when its fence was gone before its time"
         faults = self._faults_before(write)
         if not faults:
             yield f"{write} was committed when its fence was gone, and nothing had happened"

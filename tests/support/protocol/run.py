@@ -23,13 +23,16 @@ class Report:
     """What a seed came to: its interleaving, and what is wrong with it."""
 
     seed: int
+    situation: str | None
     about: str
     history: str
     violations: tuple[str, ...]
 
     def __str__(self) -> str:
         wrong = "\n".join(self.violations) or "no promise is broken"
-        return f"seed {self.seed}: {self.about}\n\n{self.history}\n\n{wrong}\n\nagain: {COMMAND} {self.seed}"
+        under = f" --under {self.situation!r}" if self.situation else ""
+        again = f"{COMMAND} {self.seed}{under}"
+        return f"seed {self.seed}: {self.about}\n\n{self.history}\n\n{wrong}\n\nagain: {again}"
 
 
 @contextlib.contextmanager
@@ -45,26 +48,25 @@ def carriers() -> Iterator[Carriers]:
         lent.close()
 
 
-def run_one(seed: int, lent: Carriers) -> Report:
+def run_one(seed: int, lent: Carriers, situation: str | None = None) -> Report:
     """Run one seed and tell all about it."""
-    world, broken = _judge(seed, lent)
-    return _report(seed, world, broken)
+    return _report(seed, situation, *_judge(seed, lent, situation))
 
 
-def failing(seeds: Iterable[int], lent: Carriers) -> Iterator[Report]:
-    """Run seeds and yield those that break a promise."""
+def failing(seeds: Iterable[int], lent: Carriers, situation: str | None = None) -> Iterator[Report]:
+    """Run seeds, under a situation if one is named, and yield those that break a promise."""
     for count, seed in enumerate(seeds):
         if not count % _SEEDS_PER_COLLECTION:
             gc.collect()  # every world is a circle, and old before it is over
-        world, broken = _judge(seed, lent)
+        world, broken = _judge(seed, lent, situation)
         if broken:
-            yield _report(seed, world, broken)
+            yield _report(seed, situation, world, broken)
 
 
-def _report(seed: int, world: World, broken: tuple[str, ...]) -> Report:
-    return Report(seed, str(world.config), world.history.print(), broken)
+def _report(seed: int, situation: str | None, world: World, broken: tuple[str, ...]) -> Report:
+    return Report(seed, situation, str(world.config), world.history.print(), broken)
 
 
-def _judge(seed: int, lent: Carriers) -> tuple[World, tuple[str, ...]]:
-    world = World(seed, lent)
+def _judge(seed: int, lent: Carriers, situation: str | None) -> tuple[World, tuple[str, ...]]:
+    world = World(seed, lent, situation)
     return world, tuple(violations(world.run(), world.config))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from credenza.errors import TierError
 from credenza.flight import Signal
 from credenza.runtime.simulation import Simulation
+from credenza.shared.shared import FENCE_MS
 from credenza.tiers import records
 from credenza.tiers.base import (
     Announce,
     Clear,
     Drop,
     Fence,
-    Fill,
     Lease,
     MarkTag,
     Operation,
@@ -37,7 +37,6 @@ CALL: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", defau
 NETWORK = "network"
 NAMESPACE = "n"
 
-_REFUSABLE = (Fill, Put, Lease, Fence, MarkTag, Announce)
 _LATEST_NS = 3 * SECOND
 
 
@@ -194,17 +193,25 @@ class Network:
         return replies
 
     def _perform_one(self, operation: Operation) -> Reply:
-        if isinstance(operation, _REFUSABLE) and self._goes_wrong(self._config.refused):
+        if isinstance(operation, self._config.refusable) and self._goes_wrong(self._config.refused):
             self._history.fault("refused", operation_text(operation))
             return TierError("the simulated tier is full")
         reply = self.shelf.apply(operation, self.now_ms)
         self._history.note(_text_of(operation), "->", _reply_of(operation, reply))
+        self._note_fence(operation, reply)
         if isinstance(operation, Announce):
             for process in self.processes:
                 if self._rng.random() < self._news_rate:
                     process.wake_keeper()
         self._note_upsets(operation)
         return reply
+
+    def forget_all(self) -> None:
+        """Lose everything, fences too."""
+        self.shelf.forget_all()
+        for call in self.writers.values():
+            if isinstance(call, Write):
+                call.fenced_ms = None
 
     # What the checker has to know -------------------------------------------------------------------------------------
 
@@ -215,6 +222,20 @@ class Network:
             history.upset(operation.name.removeprefix(b"n:").decode())
         elif isinstance(operation, MarkTag) or (isinstance(operation, Announce) and operation.clears):
             history.upset(None)
+
+    def _note_fence(self, operation: Operation, reply: Reply) -> None:
+        """Note that a write's fence is up from now on, for as long as a fence lives."""
+        if isinstance(operation, Fence):
+            writer = b"" if operation.renews and not reply else operation.writer
+        else:
+            writer = operation.joins if isinstance(operation, MarkTag) else b""
+        call = self.writers.get(writer)
+        if isinstance(call, Write):
+            call.fenced_ms = self.now_ms
+
+    def is_due(self, write: Write) -> bool:
+        """Tell whether the write's fence is too young to be gone."""
+        return write.fenced_ms is not None and self.now_ms - write.fenced_ms < FENCE_MS
 
     def is_covered(self, write: Write, key: str) -> bool:
         """Tell whether the write's fence is up, over the key or over one of its tags."""

@@ -6,11 +6,11 @@ from credenza.runtime.actors import Carriers
 from credenza.runtime.simulation import Simulation
 
 from .clients import Clients
-from .config import make_config
 from .database import Database
 from .history import NEVER, SECOND, History
 from .nemesis import Nemesis
 from .process import Process
+from .situations import config_under
 from .tier import Network
 
 _PATIENCE_NS = 300 * SECOND
@@ -20,15 +20,15 @@ _MOST_ROUNDS = 100
 
 
 class World:
-    """Runs one seed.
+    """Runs one seed, under a situation if one is named.
 
     Attributes:
         history: what happened.
         is_audit: the last phase, in which nothing goes wrong any more.
     """
 
-    def __init__(self, seed: int, carriers: Carriers) -> None:
-        config = self.config = make_config(seed)
+    def __init__(self, seed: int, carriers: Carriers, situation: str | None = None) -> None:
+        config = self.config = config_under(situation, seed)
         self.simulation = Simulation(
             seed,
             carriers,
