@@ -96,7 +96,7 @@ class RedisTier:
         closings = self._watching.closings
         try:
             if self._servers.service:
-                self._look_for_master()
+                self._look_for_master(min(timeout_ns, _GRACE_NS))
             self._watching.run(lambda links: self._wait(links, after, block_ms, deadline_ns))
         except TierError:
             if self._watching.closings == closings:
@@ -127,14 +127,14 @@ class RedisTier:
         """Close the connections of the running event loop; a later call connects anew."""
         await self._loops.close()
 
-    def _look_for_master(self) -> None:
+    def _look_for_master(self, timeout_ns: int) -> None:
         """Ask the sentinels now and then: a master that was replaced while it lives ends no connection by itself."""
         now_ns = time.monotonic_ns()
         if now_ns - self._looked_ns < _LOOK_FOR_MASTER_NS:
             return
         self._looked_ns = now_ns
         with suppress(TierError):  # whoever talks to the master goes on
-            finished(find_master(self._servers, now_ns + _GRACE_NS, is_async=False))
+            finished(find_master(self._servers, now_ns + timeout_ns, is_async=False))
 
     async def _wait(self, links: Links, after: int, block_ms: int, deadline_ns: int) -> None:
         if links.servers.service:
