@@ -23,15 +23,16 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def pytest_collection_finish() -> None:
-    """Let the collector pass over what stays for the whole run: tests that ask it to collect wait for it a hundred times less."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_report_header() -> str:
     """Say which table the tests run on."""
     return f"credenza: {implementation()} table"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_is_there_stays() -> None:
+    """Let the collector pass over what was there before: tests that ask it to collect wait for it a hundred times less."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
