@@ -18,11 +18,12 @@ from .memory.implementation import Scope
 from .policy import Policy
 from .quick import make_shortcut, may_be_quick
 from .runtime.base import block
-from .runtime.tasks import is_coroutine_function
+from .runtime.tasks import Tasks, is_coroutine_function
 from .runtime.threads import check_no_coroutine
 from .sentinel import MISSING
 from .shared.shared import Shared, scope_tag
 from .sharing import result_type
+from .state import State
 from .stats import CacheInfo
 from .steps.landing import fail, land
 from .steps.request import AGAIN, LEAD, Request
@@ -221,13 +222,13 @@ class FunctionCache:
     def _load(self, key: Hashable, tags: tuple[object, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         recipe = self._recipe  # Any: a call's arguments and result
         shortcut, engine = recipe.shortcut, recipe.engine
-        flight = shortcut.take_off(key) if shortcut is not None else None
-        if shortcut is None or flight is None:
-            request = recipe.request(key, tags, args, kwargs)
-            value = attempt(engine.state, engine.threads, request)
-            return value if value is not AGAIN else block(finish(engine.state, engine.threads, request))
-        recipe.tally.misses += 1
+        if shortcut is None:
+            return self._load_among_others(key, tags, args, kwargs)
+        flight = shortcut.flight_to(key)
         try:
+            if not shortcut.take_off(flight):
+                return self._load_among_others(key, tags, args, kwargs)
+            recipe.tally.misses += 1
             loader = functools.partial(recipe.function, **kwargs) if kwargs else recipe.function
             try:
                 value = engine.threads.run_now(flight, loader, args)
@@ -241,13 +242,21 @@ class FunctionCache:
             shortcut.strike(flight)  # there may have been no room for the calls that end it
             raise
 
-    def settle(self, flight: Flight, args: tuple[Any, ...], value: Any) -> Any:
-        """End a flight without tags whose value the shortcut could not store, and return the value."""
-        return self._settle(flight, self._recipe.request(flight.key, (), args, {}), value)
+    def _load_among_others(
+        self, key: Hashable, tags: tuple[object, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # Any: a call's arguments and result
+        engine = self._recipe.engine
+        request = self._recipe.request(key, tags, args, kwargs)
+        value = attempt(engine.state, engine.threads, request)
+        return value if value is not AGAIN else block(finish(engine.state, engine.threads, request))
 
-    def fail(self, flight: Flight, args: tuple[Any, ...], error: BaseException) -> None:
-        """End a flight without tags whose load or whose storing raised."""  # Any: a call's arguments
-        fail(self._recipe.engine.state, flight, error, self._recipe.request(flight.key, (), args, {}))
+    def settle(self, flight: Flight, tags: tuple[object, ...], args: tuple[Any, ...], value: Any) -> Any:
+        """End a flight whose value the shortcut could not store, and return the value."""  # Any: as above
+        return self._settle(flight, self._recipe.request(flight.key, tags, args, {}), value)
+
+    def fail(self, flight: Flight, tags: tuple[object, ...], args: tuple[Any, ...], error: BaseException) -> None:
+        """End a flight whose load or whose storing raised."""  # Any: a call's arguments
+        fail(self._recipe.engine.state, flight, error, self._recipe.request(flight.key, tags, args, {}))
 
     def _settle(self, flight: Flight, request: Request, value: Any) -> Any:  # Any: a call's arguments and result
         state = self._recipe.engine.state
@@ -308,13 +317,14 @@ class AsyncFunctionCache:
         shortcut, engine = recipe.shortcut, recipe.engine
         state = engine.state
         request = recipe.request(key, tags, args, kwargs)  # before there is a flight that could be left behind
-        flight = shortcut.take_off(key) if shortcut is not None else None
-        if shortcut is None or flight is None:
-            value = attempt(state, engine.tasks, request)
-            return value if value is not AGAIN else await finish(state, engine.tasks, request)
-        recipe.tally.misses += 1
-        request.flight, request.move = flight, LEAD
+        if shortcut is None:
+            return await _load_among_others(state, engine.tasks, request)
+        flight = shortcut.flight_to(key)
         try:
+            if not shortcut.take_off(flight):
+                return await _load_among_others(state, engine.tasks, request)
+            recipe.tally.misses += 1
+            request.flight, request.move = flight, LEAD
             try:
                 value = engine.tasks.run_now(state, single_load, flight, request)
                 if value is not AGAIN:
@@ -356,6 +366,11 @@ class AsyncFunctionCache:
         unique = list(dict.fromkeys(values))
         await gather_or_cancel([collect(argument) for argument in unique])
         return {argument: results[argument] for argument in unique if argument in results}
+
+
+async def _load_among_others(state: State, tasks: Tasks, request: Request) -> Any:  # Any: what the function returns
+    value = attempt(state, tasks, request)
+    return value if value is not AGAIN else await finish(state, tasks, request)
 
 
 async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:

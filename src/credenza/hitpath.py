@@ -80,6 +80,7 @@ def make_call(
         tokens=recipe.instances.tokens if bind is not None else None,
         bind=bind,
         key_for=None if recipe.has_argument_keys else recipe.key_for,
+        tags_of=recipe.tags_of,
         is_plain=recipe.has_plain_keys,
     )
     return made
@@ -140,7 +141,7 @@ def _parameters(recipe: Recipe, namespace: dict[str, Any]) -> str:
 
 def _runs_at_once(recipe: Recipe) -> bool:
     """Tell whether a miss that meets nobody runs its load here and now: in a thread, not in a simulation of one."""
-    return recipe.has_plain_keys and not recipe.is_async and type(recipe.engine.threads) is Threads
+    return not recipe.is_async and type(recipe.engine.threads) is Threads
 
 
 def _count_positional_only(recipe: Recipe) -> int:

@@ -82,19 +82,24 @@ class Shortcut:
         self.strike: Callable[[Flight], None] = functools.partial(strike, state)
         self._draw()
 
-    def take_off(self, key: Hashable) -> Flight | None:
-        """Begin a flight, or return None if there is more to look at."""
-        state = self._state
+    def flight_to(self, key: Hashable) -> Flight:
+        """Return a flight that has not begun; whoever has it can strike it, wherever Ctrl+C comes from then on."""
+        return Flight(key, 0, 0, 0)
+
+    def take_off(self, flight: Flight) -> bool:
+        """Begin a flight, or return False if there is more to look at."""
+        state, key = self._state, flight.key
         if loading.get() is not None or state.events.listeners:
-            return None
-        now_ns = state.clock_ns()
+            return False
+        flight.began_ns = state.clock_ns()
         with state.lock:
             flights = state.flights
             if self._table.find(key) is not None or key in flights or state.is_closed:
-                return None
-            state.arrivals = number = state.arrivals + 1
-            flight = flights[key] = Flight(key, number, self._table.epoch, now_ns)
-        return flight
+                return False
+            flight.number = state.arrivals = state.arrivals + 1
+            flight.epoch = self._table.epoch
+            flights[key] = flight
+        return True
 
     def touch_down(self, flight: Flight, value: Any, tags: tuple[object, ...]) -> bool:  # Any: what the loader returned
         """End the flight and store the value, or return False if there is more to look at.

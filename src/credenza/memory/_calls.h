@@ -100,10 +100,13 @@ are_told_apart(PyObject *const *bound, Py_ssize_t first, Py_ssize_t count)
     return 1;
 }
 
-/* Return the key of arguments, a new reference; those in `slot` are what it is remembered by. */
+/* Return the key of arguments, a new reference; those in `slot` are what it is remembered by, or are it. */
 static PyObject *
 call_key(call_t *call, PyObject *slot, PyObject *const *bound)
 {
+    if (call->key_for == NULL) {
+        return PyTuple_Pack(2, (PyObject *)call->scope, slot);
+    }
     PyObject *key = PyDict_GetItemWithError(call->known, slot);
     if (key != NULL || PyErr_Occurred()) {
         return Py_XNewRef(key);
@@ -143,22 +146,22 @@ call_go_on(call_t *call, PyObject *key, PyObject *const *bound)
     return result;
 }
 
-/* Ask `handle.settle` or `handle.fail` to end a flight: (flight, arguments, value or error). */
+/* Ask `handle.settle` or `handle.fail` to end a flight: (flight, tags, arguments, value or error). */
 static PyObject *
-call_end(call_t *call, const char *method, flight_t *flight, PyObject *const *bound, PyObject *outcome)
+call_end(call_t *call, const char *method, flight_t *flight, PyObject *tags, PyObject *const *bound, PyObject *outcome)
 {
     PyObject *arguments = tuple_of(bound, call->count);
     if (arguments == NULL) {
         return NULL;
     }
-    PyObject *result = PyObject_CallMethod(call->handle, method, "OOO", flight, arguments, outcome);
+    PyObject *result = PyObject_CallMethod(call->handle, method, "OOOO", flight, tags, arguments, outcome);
     Py_DECREF(arguments);
     return result;
 }
 
 /* End a flight with the error that is on its way, and let it go on. */
 static PyObject *
-call_fail(call_t *call, flight_t *flight, PyObject *const *bound)
+call_fail(call_t *call, flight_t *flight, PyObject *tags, PyObject *const *bound)
 {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
@@ -166,36 +169,63 @@ call_fail(call_t *call, flight_t *flight, PyObject *const *bound)
     if (traceback != NULL) {
         PyException_SetTraceback(error, traceback);
     }
-    PyObject *result = call_end(call, "fail", flight, bound, error);
+    PyObject *result = call_end(call, "fail", flight, tags, bound, error);
     Py_XDECREF(result);
     shortcut_strike(call->shortcut, flight); /* there may have been no room for another call of Python */
     restore_unless_interrupted(type, error, traceback);
     return NULL;
 }
 
-/* Load by the shortest way if nobody else is concerned, else in Python; what is loaded has no tags. */
+/* Load by the shortest way a flight that has begun. */
 static PyObject *
-call_shortly(call_t *call, PyObject *key, PyObject *const *bound)
+call_fly(call_t *call, flight_t *flight, PyObject *tags, PyObject *const *bound)
 {
-    flight_t *flight = call->shortcut == NULL ? NULL : shortcut_take_off(call->shortcut, key);
-    if (flight == NULL) {
-        return PyErr_Occurred() ? NULL : call_go_on(call, key, bound);
-    }
     call->tally->misses++;
     PyObject *value = shortcut_run(call->shortcut, flight, call->function, bound, call->count);
     int landed =
-        value == NULL ? -1 : PyCoro_CheckExact(value) ? 0 : shortcut_touch_down(call->shortcut, flight, value, NULL);
+        value == NULL ? -1 : PyCoro_CheckExact(value) ? 0 : shortcut_touch_down(call->shortcut, flight, value, tags);
     if (landed == 0) {
-        Py_SETREF(value, call_end(call, "settle", flight, bound, value));
+        Py_SETREF(value, call_end(call, "settle", flight, tags, bound, value));
         if (value == NULL) {
             shortcut_strike(call->shortcut, flight);
         }
     }
     else if (landed < 0) {
         Py_XDECREF(value);
-        value = call_fail(call, flight, bound);
+        value = call_fail(call, flight, tags, bound);
     }
-    Py_DECREF(flight);
+    return value;
+}
+
+/* Return the tags of a call, a new reference. */
+static PyObject *
+call_tags(call_t *call, PyObject *const *bound)
+{
+    if (call->is_plain) {
+        return Py_NewRef(call->table->module->empty);
+    }
+    PyObject *arguments = tuple_of(bound, call->count);
+    PyObject *tags = arguments == NULL ? NULL : PyObject_CallOneArg(call->tags_of, arguments);
+    Py_XDECREF(arguments);
+    return tags;
+}
+
+/* Load by the shortest way if nobody else is concerned, else in Python. */
+static PyObject *
+call_load(call_t *call, PyObject *key, PyObject *const *bound)
+{
+    if (call->shortcut == NULL) {
+        return call_go_on(call, key, bound);
+    }
+    PyObject *tags = call_tags(call, bound);
+    flight_t *flight = tags == NULL ? NULL : flight_make(call->shortcut->flight_type, key);
+    int has_begun = flight == NULL ? -1 : shortcut_take_off(call->shortcut, flight);
+    PyObject *value = NULL;
+    if (has_begun >= 0) {
+        value = has_begun ? call_fly(call, flight, tags, bound) : call_go_on(call, key, bound);
+    }
+    Py_XDECREF(tags);
+    Py_XDECREF((PyObject *)flight);
     return value;
 }
 
@@ -204,7 +234,7 @@ static PyObject *
 call_miss(call_t *call, PyObject *slot, PyObject *const *bound)
 {
     PyObject *key = PyTuple_Pack(2, (PyObject *)call->scope, slot);
-    PyObject *result = key == NULL ? NULL : call_shortly(call, key, bound);
+    PyObject *result = key == NULL ? NULL : call_load(call, key, bound);
     Py_XDECREF(key);
     return result;
 }
@@ -242,15 +272,13 @@ call_keyed(call_t *call, PyObject *const *args, size_t nargsf, PyObject *keyword
             places[0] = token;
         }
         PyObject *place = call_slot(places, call->count);
-        PyObject *key = place == NULL             ? NULL
-                        : call->key_for == NULL ? PyTuple_Pack(2, (PyObject *)call->scope, place)
-                                                : call_key(call, place, bound);
+        PyObject *key = place == NULL ? NULL : call_key(call, place, bound);
         if (key != NULL) {
             scope_t *scope;
             PyObject *slot = split_key(call->table->module, key, &scope);
             result = call_answer(call, scope == NULL ? call->table->entries : scope, slot, bound);
             if (result == NULL && !PyErr_Occurred()) {
-                result = call_go_on(call, key, bound);
+                result = call_load(call, key, bound);
                 Py_DECREF(place);
                 Py_DECREF(key);
                 return result;
@@ -300,18 +328,18 @@ call_vectorcall(call_t *call, PyObject *const *args, size_t nargsf, PyObject *ke
 static PyObject *
 call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"table",    "scope",    "tally",           "load",     "fallback", "function", "handle",
-                            "shortcut", "names",    "defaults",        "positional_only", "is_async", "tokens", "bind",
-                            "key_for",  "is_plain",        NULL};
+    static char *names[] = {"table",    "scope",    "tally",   "load",     "fallback",        "function",
+                            "handle",   "shortcut", "names",   "defaults", "positional_only", "is_async",
+                            "tokens",   "bind",     "key_for", "tags_of",  "is_plain",        NULL};
     module_t *module = module_of(type);
     PyObject *table, *scope, *tally, *load, *fallback, *function, *handle, *shortcut, *parameters, *defaults;
-    PyObject *tokens, *bind, *key_for;
+    PyObject *tokens, *bind, *key_for, *tags_of;
     Py_ssize_t positional_only;
     int is_async, is_plain;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!OOOOOO!O!npOOOp:Call", names, module->table, &table, module->scope,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!OOOOOO!O!npOOOOp:Call", names, module->table, &table, module->scope,
                                      &scope, module->tally, &tally, &load, &fallback, &function, &handle, &shortcut,
                                      &PyTuple_Type, &parameters, &PyTuple_Type, &defaults, &positional_only, &is_async,
-                                     &tokens, &bind, &key_for, &is_plain)) {
+                                     &tokens, &bind, &key_for, &tags_of, &is_plain)) {
         return NULL;
     }
     if (tokens != Py_None && !PyDict_CheckExact(tokens)) {
@@ -349,6 +377,7 @@ call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     call->tokens = tokens == Py_None ? NULL : Py_NewRef(tokens);
     call->bind = bind == Py_None ? NULL : Py_NewRef(bind);
     call->key_for = key_for == Py_None ? NULL : Py_NewRef(key_for);
+    call->tags_of = Py_NewRef(tags_of);
     call->names = Py_NewRef(parameters);
     call->defaults = Py_NewRef(defaults);
     call->count = count;
@@ -376,6 +405,7 @@ call_traverse(call_t *call, visitproc visit, void *arg)
     Py_VISIT(call->tokens);
     Py_VISIT(call->bind);
     Py_VISIT(call->key_for);
+    Py_VISIT(call->tags_of);
     Py_VISIT(call->known);
     Py_VISIT(call->shortcut);
     Py_VISIT(call->names);
@@ -411,6 +441,7 @@ call_dealloc(call_t *call)
     Py_CLEAR(call->tokens);
     Py_CLEAR(call->bind);
     Py_CLEAR(call->key_for);
+    Py_CLEAR(call->tags_of);
     Py_CLEAR(call->known);
     Py_CLEAR(call->shortcut);
     Py_CLEAR(call->names);

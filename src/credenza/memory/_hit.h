@@ -23,6 +23,7 @@ typedef struct {
     PyObject *tokens;    /* of a method: what stands in for an instance, by its id; NULL: no method */
     PyObject *bind;      /* of a method: returns the bound one */
     PyObject *key_for;   /* makes the key of the arguments; NULL: they are the key */
+    PyObject *tags_of;   /* makes the tags of a tuple of arguments */
     PyObject *known;     /* the keys made so far, by the arguments */
     PyObject *dict;
     PyObject *weakrefs;

@@ -324,33 +324,35 @@ shortcut_register(shortcut_t *shortcut, PyObject *key, flight_t *flight)
     return result;
 }
 
-/* Begin a flight; NULL if there is more to look at, or with an error. */
-static flight_t *
-shortcut_take_off(shortcut_t *shortcut, PyObject *key)
+/* Begin a flight. 1: done; 0: there is more to look at; -1: an error. */
+static int
+shortcut_take_off(shortcut_t *shortcut, flight_t *flight)
 {
     module_t *module = shortcut->table->module;
     PyObject *leader = NULL;
     if (PyContextVar_Get(shortcut->loading, NULL, &leader) < 0) {
-        return NULL;
+        return -1;
     }
     int is_nested = leader != NULL && leader != Py_None;
     Py_XDECREF(leader);
-    int64_t now_ns;
-    if (is_nested || has_listeners(module, shortcut->events) || read_now(shortcut->table, &now_ns) < 0) {
-        return NULL;
+    int listens = is_nested ? 0 : has_listeners(module, shortcut->events);
+    if (is_nested || listens) {
+        return listens < 0 ? -1 : 0;
     }
-    flight_t *flight = flight_make(shortcut->flight_type, key);
-    PyObject *lock = flight == NULL ? NULL : lock_state(module, shortcut->state);
+    int64_t now_ns;
+    if (read_now(shortcut->table, &now_ns) < 0) {
+        return -1;
+    }
+    flight->began_ns = now_ns;
+    PyObject *key = held(flight->key);
+    PyObject *lock = key == NULL ? NULL : lock_state(module, shortcut->state);
     int result = -1;
     if (lock != NULL) {
-        flight->began_ns = now_ns;
         result = shortcut_register(shortcut, key, flight);
         unlock_state(module, lock);
     }
-    if (result <= 0) {
-        Py_CLEAR(flight);
-    }
-    return flight;
+    Py_XDECREF(key);
+    return result;
 }
 
 /* Return the flight that is registered under a key, a new reference; NULL for none, perhaps with an error.
@@ -451,13 +453,16 @@ shortcut_strike(shortcut_t *shortcut, flight_t *flight)
     restore_unless_interrupted(type, value, traceback);
 }
 
-/* End a flight and store its value with a tuple of tags, or NULL for none. 1: done; 0: there is more to look at; -1: an error. */
+/* End a flight and store its value with a tuple of tags. 1: done; 0: there is more to look at; -1: an error. */
 static int
 shortcut_touch_down(shortcut_t *shortcut, flight_t *flight, PyObject *value, PyObject *tags)
 {
     module_t *module = shortcut->table->module;
     if (PyType_IsSubtype(Py_TYPE(value), (PyTypeObject *)shortcut->loaded_type)) {
         return 0;
+    }
+    if (PyTuple_CheckExact(tags) && PyTuple_GET_SIZE(tags) == 0) {
+        tags = NULL;
     }
     PyObject *random = held(shortcut->state->random);
     int64_t now_ns;
@@ -501,10 +506,27 @@ shortcut_touch_down(shortcut_t *shortcut, flight_t *flight, PyObject *value, PyO
 }
 
 static PyObject *
-shortcut_take_off_method(shortcut_t *shortcut, PyObject *key)
+shortcut_flight_to_method(shortcut_t *shortcut, PyObject *key)
 {
-    PyObject *flight = (PyObject *)shortcut_take_off(shortcut, key);
-    return flight != NULL || PyErr_Occurred() ? flight : Py_NewRef(Py_None);
+    return (PyObject *)flight_make(shortcut->flight_type, key);
+}
+
+/* Tell whether an argument is a flight, else raise TypeError. */
+static int
+is_flight(const shortcut_t *shortcut, PyObject *flight)
+{
+    if (PyType_IsSubtype(Py_TYPE(flight), shortcut->flight_type)) {
+        return 1;
+    }
+    PyErr_Format(PyExc_TypeError, "a flight is needed, got %.100s", Py_TYPE(flight)->tp_name);
+    return 0;
+}
+
+static PyObject *
+shortcut_take_off_method(shortcut_t *shortcut, PyObject *flight)
+{
+    int result = is_flight(shortcut, flight) ? shortcut_take_off(shortcut, (flight_t *)flight) : -1;
+    return result < 0 ? NULL : PyBool_FromLong(result);
 }
 
 static PyObject *
@@ -513,12 +535,10 @@ shortcut_touch_down_method(shortcut_t *shortcut, PyObject *const *args, Py_ssize
     if (takes("touch_down", nargs, 3) < 0) {
         return NULL;
     }
-    if (!PyType_IsSubtype(Py_TYPE(args[0]), shortcut->flight_type) || !PyTuple_CheckExact(args[2])) {
-        PyErr_SetString(PyExc_TypeError, "touch_down takes a flight, a value and a tuple of tags");
+    if (!is_flight(shortcut, args[0])) {
         return NULL;
     }
-    PyObject *tags = PyTuple_GET_SIZE(args[2]) ? args[2] : NULL;
-    int result = shortcut_touch_down(shortcut, (flight_t *)args[0], args[1], tags);
+    int result = shortcut_touch_down(shortcut, (flight_t *)args[0], args[1], args[2]);
     return result < 0 ? NULL : PyBool_FromLong(result);
 }
 
@@ -547,8 +567,7 @@ shortcut_run(shortcut_t *shortcut, flight_t *flight, PyObject *function, PyObjec
 static PyObject *
 shortcut_strike_method(shortcut_t *shortcut, PyObject *flight)
 {
-    if (!PyType_IsSubtype(Py_TYPE(flight), shortcut->flight_type)) {
-        PyErr_SetString(PyExc_TypeError, "strike takes a flight");
+    if (!is_flight(shortcut, flight)) {
         return NULL;
     }
     shortcut_strike(shortcut, (flight_t *)flight);
@@ -556,6 +575,7 @@ shortcut_strike_method(shortcut_t *shortcut, PyObject *flight)
 }
 
 static PyMethodDef shortcut_methods[] = {
+    {"flight_to", (PyCFunction)shortcut_flight_to_method, METH_O, "See the pure `Shortcut`."},
     {"take_off", (PyCFunction)shortcut_take_off_method, METH_O, "See the pure `Shortcut`."},
     {"touch_down", FAST(shortcut_touch_down_method), "See the pure `Shortcut`."},
     {"strike", (PyCFunction)shortcut_strike_method, METH_O, "See the pure `Shortcut`."},
