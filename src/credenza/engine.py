@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Protocol
@@ -283,7 +284,10 @@ class Engine:
         knowledge = None if glance is None else glance.knowledge()
         if glance is not None and shared is not None and knowledge is not None:
             operation = glance.operation(key)
-            record = None if glance.look is None else glance.look(operation.name)
+            record = None
+            if glance.look is not None:
+                record = glance.look(operation.name)
+                await asyncio.sleep(0)  # who reads in a loop lets others go on
             if record is None:
                 gather = self.tasks.gathers.of_running_loop(shared.tier)
                 try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -315,6 +317,21 @@ def test_every_loop_has_a_gather_of_its_own(tier: StagedTier) -> None:
 
 
 # Whole caches ---------------------------------------------------------------------------------------------------------
+
+
+def test_loops_that_are_over_are_let_go(tier: StagedTier) -> None:
+    """A process that makes a loop for each job keeps none of them, but for the latest."""
+    gathers = Gathers()
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def ask() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await gathers.of_running_loop(tier).exchange(get(1), LONG_NS)
+
+    for _ in range(5):
+        asyncio.run(ask())
+    gc.collect()
+    assert sum(loop() is not None for loop in loops) <= 1
 
 
 def test_crowd_of_different_keys_costs_few_exchanges(world: World) -> None:

@@ -343,7 +343,10 @@ def test_foreign_type_under_our_name_is_absent(asking: Asking, redis_server: Red
         assert not isinstance(reply, TierError)
 
 
-@pytest.mark.parametrize("foreign", ["string", "hash", "stream ahead"])
+ODD_NUMBERS = {"negative": "-1", "huge": "1e30", "fraction": "1.5"}
+
+
+@pytest.mark.parametrize("foreign", ["string", "hash", "negative", "huge", "fraction", "stream ahead"])
 def test_foreign_head_or_log_begins_a_new_epoch(asking: Asking, redis_server: RedisServer, foreign: str) -> None:
     """Whatever somebody else wrote there, announcements are numbered from 1 again under a new epoch."""
     ask = asking(redis_server.url)
@@ -353,6 +356,9 @@ def test_foreign_head_or_log_begins_a_new_epoch(asking: Asking, redis_server: Re
             client.set("{credenza}~log", "foreign")
         elif foreign == "hash":
             client.hset("{credenza}~head", mapping={"epoch": "short", "sequence": "many"})
+        elif foreign in ODD_NUMBERS:
+            ask(ReadHead(b"epoch--0"))
+            client.hset("{credenza}~head", "floor", ODD_NUMBERS[foreign])
         else:
             ask(ReadHead(b"epoch--0"))
             client.xadd("{credenza}~log", {"foreign": "entry"}, id="100-0")

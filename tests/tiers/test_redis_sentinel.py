@@ -35,6 +35,20 @@ def test_master_is_found_and_found_again_after_a_fail_over(asking: Asking, redis
         assert old.role()[0] == b"master"
 
 
+def test_sentinel_that_is_frozen_keeps_nobody_waiting(asking: Asking, redis_sentinel: SentinelSetup) -> None:
+    """Whoever watches has a master to watch, and keeps leases and proofs alive in between."""
+    ask = asking(redis_sentinel.url)
+    assert ask(WRITE) == [True]
+    ask.tier.watch(0, SHORTLY_NS)
+    redis_sentinel.sentinel.pause()
+    try:
+        for _ in range(12):
+            ask.tier.watch(0, SHORTLY_NS // 2)  # raises no TierError: the master is there
+            assert ask(WRITE) == [True]
+    finally:
+        redis_sentinel.sentinel.resume()
+
+
 def test_sentinels_that_are_away_end_no_connection_to_the_master(asking: Asking, redis_sentinel: SentinelSetup) -> None:
     """Nobody needs them while the master is there."""
     ask = asking(redis_sentinel.url)

@@ -21,6 +21,7 @@ from tests.support.forking import Busy, in_child
 from tests.support.waiting import DEADLINE, run, wait_until
 from tests.tiers.places import EPOCH, LONG_MS, OTHER_EPOCH, TIMEOUT_NS, put, token
 
+from credenza import Cache
 from credenza.errors import ConfigurationError
 from credenza.tiers.base import (
     Announce,
@@ -307,6 +308,18 @@ def test_log_without_its_head_is_forgotten(open_: OpenTier, path: Path) -> None:
     meddle(path, "DELETE FROM heads")
     assert one(tier, Announce(OTHER_EPOCH, B))[:2] == (OTHER_EPOCH, 1)
     assert [news.sender for news in one(tier, ReadLog(EPOCH, 0, 10, 0)).news] == [B]
+
+
+@pytest.mark.parametrize(
+    "change", ["epoch = 'text'", "epoch = x'00'", "floor = -1", "floor = 1.5", "sequence = 'many'"]
+)
+def test_head_that_somebody_else_changed_is_begun_anew(open_: OpenTier, path: Path, change: str) -> None:
+    """No reader meets a number that cannot be one."""
+    tier = open_()
+    one(tier, Announce(EPOCH, A, (N,)))
+    meddle(path, f"UPDATE heads SET {change}")
+    assert one(tier, ReadHead(OTHER_EPOCH))[:3] == (OTHER_EPOCH, 0, 0)
+    assert one(tier, Announce(EPOCH, B))[:2] == (OTHER_EPOCH, 1)
 
 
 def test_broken_files_do_not_pile_up(open_: OpenTier, path: Path) -> None:
@@ -626,3 +639,47 @@ def test_processes_killed_in_the_middle_of_writing_leave_a_whole_file(open_: Ope
 def test_clock_is_the_machines_and_counts_milliseconds() -> None:
     """Never the wall clock."""
     assert abs(boot.now_ms() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000) < 5000
+
+
+class Counting:
+    """A tier around another one, which it hands on what it does not know to."""
+
+    def __init__(self, inner: SqliteTier) -> None:
+        self._inner = inner
+        self.batches = 0
+
+    def perform(self, operations: Any, timeout_ns: int) -> Any:
+        self.batches += 1
+        return self._inner.perform(operations, timeout_ns)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_tier_around_the_tier_sees_every_look_up(open_: OpenTier) -> None:
+    """`look` is for who offers it, not for who happens to hand it on."""
+    tier: Any = Counting(open_())
+    with Cache[str, int](remote=tier, maxsize=0, ttl=60) as cache:
+        cache.set("a", 1)
+        before = tier.batches
+        assert [cache.get("a") for _ in range(50)] == [1] * 50
+        assert tier.batches >= before + 50
+
+
+def test_task_that_reads_on_and_on_lets_others_go_on(path: Path) -> None:
+    """A look at the file takes no waiting, and others wait for the loop."""
+
+    async def main(cache: Cache[str, int]) -> int | None:
+        await cache.aio.set("other", 1)
+        while await cache.aio.get("other") == 1 and (found := await cache.aio.get("ready")) is None:
+            pass
+        return found
+
+    async def both(cache: Cache[str, int]) -> int | None:
+        reader = asyncio.create_task(main(cache))
+        await asyncio.sleep(0.01)
+        await cache.aio.set("ready", 2)
+        return await reader
+
+    with Cache[str, int].from_url(f"sqlite:///{path}", maxsize=0, ttl=60) as cache:
+        assert run(both(cache)) == 2

@@ -31,6 +31,7 @@ from .plain import Plain
 from .sameness import difference
 
 _LEAST_MAX_BYTES = 1_000
+_MOST_MAX_BYTES = 1 << 40
 _MOST_EXPANSION = 4
 _MOST_TYPES = 1_000
 _COPIED_BELOW = 16_000  # a view costs more than a copy of few bytes
@@ -71,6 +72,8 @@ class Codec:
         max_bytes: int = 1_000_000,
     ) -> None:
         self.max_bytes = _size("max_bytes", max_bytes, _LEAST_MAX_BYTES)
+        if max_bytes > _MOST_MAX_BYTES:
+            raise ConfigurationError(f"max_bytes must be at most {_MOST_MAX_BYTES}, got {max_bytes!r}")
         self.compress_above = None if compress_above is None else _size("compress_above", compress_above, 0)
         self.format = open_format(format)
         self.compression = Compression(_MOST_EXPANSION * max_bytes)

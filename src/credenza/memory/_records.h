@@ -1,5 +1,5 @@
-/* From many keys to what looks them up, and from records to values: `codec.plain`, compiled. The layout of a record is that of `codec.envelope`,
-   behind the header of `tiers.base`. */
+/* From many keys to what looks them up, and from records to values: `codec.plain`, compiled. The layout of a record is that
+   of `codec.envelope`, behind the header of `tiers.base`. */
 
 #ifndef CREDENZA_RECORDS_H
 #define CREDENZA_RECORDS_H
@@ -156,17 +156,18 @@ records_fresh_values(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     }
     PyObject *magic = PyTuple_GET_ITEM(of_all, 0);
     plain_t plain = {.decode = PyTuple_GET_ITEM(of_all, 2), .most_bytes = PyLong_AsSsize_t(PyTuple_GET_ITEM(of_all, 1))};
-    if (PyErr_Occurred() || as_int64(args[3], &plain.now_ms) < 0) {
-        return NULL;
+    int is_odd = PyErr_Occurred() != NULL || as_int64(args[3], &plain.now_ms) < 0;
+    if (!is_odd) {
+        plain.floor = PyLong_AsUnsignedLongLong(args[5]);
+        is_odd = PyErr_Occurred() != NULL;
     }
-    plain.floor = PyLong_AsUnsignedLongLong(args[5]);
-    if (PyErr_Occurred()) {
-        return NULL;
+    if (is_odd) {
+        PyErr_Clear();
     }
     plain.magic = (const uint8_t *)PyBytes_AS_STRING(magic);
     plain.epoch = (const uint8_t *)PyBytes_AS_STRING(epoch);
-    if (PyBytes_GET_SIZE(magic) != MAGIC_BYTES || PyBytes_GET_SIZE(epoch) != EPOCH_BYTES) {
-        plain.most_bytes = -1; /* none of them is plain */
+    if (is_odd || PyBytes_GET_SIZE(magic) != MAGIC_BYTES || PyBytes_GET_SIZE(epoch) != EPOCH_BYTES) {
+        plain.most_bytes = -1; /* none of them is plain: numbers that no record can hold take a closer look */
     }
     PyObject *looked_up = PySequence_Fast(args[0], "what was looked up must be a sequence");
     PyObject *records = looked_up == NULL ? NULL : PySequence_Fast(args[1], "records must be a sequence");

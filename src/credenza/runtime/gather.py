@@ -194,7 +194,7 @@ class LoopGather:
         self._waiting: deque[_Parcel] = deque()
         self._task: asyncio.Task[None] | None = None
         self._is_late = False
-        self._alarm: asyncio.Handle
+        self._alarm: asyncio.Handle | None = None
 
     async def exchange(self, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
         """Perform `operations` with those of others; return the replies.
@@ -273,6 +273,7 @@ class LoopGather:
             raise TierError(f"no reply within tier_timeout={seconds:g} s") from None
         finally:
             self._alarm.cancel()
+            self._alarm = None  # it holds the loop, which holds us
 
     def _give_up(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], due: float) -> None:
         """Stop waiting for a reply; a loop that comes late to this was busy itself, and may find it in its next turns."""

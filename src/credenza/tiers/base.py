@@ -370,5 +370,5 @@ class Near(Protocol):
     """A tier on this machine that answers a look-up in microseconds, so that nobody waits for it or gathers with others."""
 
     def look(self, name: bytes) -> bytes | None:
-        """Return what `Get` would, at once; None if that takes more than a look. Raises nothing, and is thread-safe."""
+        """Return what `Get` would, at once; None if that takes more than a look, or does not work. Thread-safe."""
         ...

@@ -24,7 +24,7 @@ async def find_master(found_by: Servers, deadline_ns: int, *, is_async: bool) ->
             host, port = await settled(sentinel.discover_master(found_by.service))
     except Exception as error:
         raise unreached(found_by.shown(None), error) from error
-    finally:  # they are asked too rarely for a connection to stay open
+    finally:  # they are asked once a second at most: a connection is not worth keeping
         for client in sentinel.sentinels:
             await _close(client, is_async=is_async)
     address = str(host), int(port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,7 +38,8 @@ class RedisTier:
 
     Its connections are redis-py's, but none of an existing client's: nothing is connected before the first operation, and a
     process has at most three connections to a server from its threads, two for operations and one that waits for news,
-    and one from each event loop. They speak RESP2 and deliver bytes, whatever an existing client is set to.
+    and one from each event loop; sentinels are asked once a second while somebody watches. The connections speak RESP2 and
+    deliver bytes, whatever an existing client is set to.
 
     No call waits longer than its timeout, but for three things that redis-py does not bound in calls that block: each
     address of a host name, and each request for which the server has no room, may take the time that was left when
@@ -70,6 +72,7 @@ class RedisTier:
         self._watching = Desk(servers, most=1)
         self._servers = servers
         self._looked_ns = 0
+        self._look: threading.Thread | None = None
         self._loops = Loops(servers)
 
     def perform(self, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
@@ -96,7 +99,7 @@ class RedisTier:
         closings = self._watching.closings
         try:
             if self._servers.service:
-                self._look_for_master(min(timeout_ns, _GRACE_NS))
+                self._look_for_master()
             self._watching.run(lambda links: self._wait(links, after, block_ms, deadline_ns))
         except TierError:
             if self._watching.closings == closings:
@@ -115,6 +118,7 @@ class RedisTier:
         """See `Tier.forget_parent`; the parent's connections stay as they are."""
         self._callers.forget_parent()
         self._watching.forget_parent()
+        self._look = None
         self._loops.forget_parent()
 
     def close(self) -> None:
@@ -122,19 +126,30 @@ class RedisTier:
         self._callers.close()
         self._watching.close(interrupts=True)
         self._loops.forget_dead()
+        look, self._look = self._look, None
+        if look is not None and look.is_alive():
+            look.join(_GRACE_NS / 1_000_000_000)
 
     async def close_async(self) -> None:
         """Close the connections of the running event loop; a later call connects anew."""
         await self._loops.close()
 
-    def _look_for_master(self, timeout_ns: int) -> None:
-        """Ask the sentinels now and then: a master that was replaced while it lives ends no connection by itself."""
+    def _look_for_master(self) -> None:
+        """Have the sentinels asked now and then: a master that was replaced while it lives ends no connection by itself.
+
+        That is for a thread of its own: the caller keeps proofs, leases and fences alive, and finding a host may take its time.
+        """
         now_ns = time.monotonic_ns()
-        if now_ns - self._looked_ns < _LOOK_FOR_MASTER_NS:
+        if now_ns - self._looked_ns < _LOOK_FOR_MASTER_NS or (self._look is not None and self._look.is_alive()):
             return
         self._looked_ns = now_ns
+        self._look = threading.Thread(target=self._ask_sentinels, name="credenza-sentinels", daemon=True)
+        with suppress(RuntimeError):  # the interpreter is ending
+            self._look.start()
+
+    def _ask_sentinels(self) -> None:
         with suppress(TierError):  # whoever talks to the master goes on
-            finished(find_master(self._servers, now_ns + timeout_ns, is_async=False))
+            finished(find_master(self._servers, time.monotonic_ns() + _LOOK_FOR_MASTER_NS, is_async=False))
 
     async def _wait(self, links: Links, after: int, block_ms: int, deadline_ns: int) -> None:
         if links.servers.service:

@@ -28,7 +28,7 @@ _FIND: Final = "SELECT record, expires_ms FROM records WHERE name = ? AND expire
 _STORE: Final = "INSERT OR REPLACE INTO records (name, is_value, expires_ms, record) VALUES (?, ?, ?, ?)"
 _REMOVE: Final = "DELETE FROM records WHERE name = ?"
 _HEAD: Final = "SELECT epoch, sequence, floor, widest_ms FROM heads WHERE namespace = ?"
-_NEW_HEAD: Final = "INSERT INTO heads (namespace, epoch, sequence, floor, widest_ms) VALUES (?, ?, 0, 0, 0)"
+_NEW_HEAD: Final = "INSERT OR REPLACE INTO heads (namespace, epoch, sequence, floor, widest_ms) VALUES (?, ?, 0, 0, 0)"
 _APPEND: Final = "INSERT INTO log (namespace, sequence, sender, names, tags, clears) VALUES (?, ?, ?, ?, ?, ?)"
 _LATER: Final = """
 SELECT sequence, sender, names, tags, clears FROM log WHERE namespace = ? AND sequence > ? ORDER BY sequence LIMIT ?
@@ -36,6 +36,7 @@ SELECT sequence, sender, names, tags, clears FROM log WHERE namespace = ? AND se
 _TRIM: Final = "DELETE FROM log WHERE namespace = ? AND sequence <= ?"
 _TRIM_EVERY: Final = 64
 _LENGTH: Final = struct.Struct(">I")
+_EPOCH_BYTES: Final = 8
 
 
 class NeedsWriting(Exception):
@@ -114,7 +115,10 @@ class Batches:
         row = connection.execute(_HEAD, (self._namespace,)).fetchone()
         if row is None:
             return None
-        epoch, sequence, floor, widest_ms = row
+        epoch, *counts = row
+        if type(epoch) is not bytes or len(epoch) != _EPOCH_BYTES or not all(map(_is_count, counts)):
+            return None  # somebody else wrote it
+        sequence, floor, widest_ms = counts
         return Head(epoch, sequence, floor, now_ms(), widest_ms)
 
     def _made_head(self, connection: sqlite3.Connection, epoch: bytes) -> Head:
@@ -148,6 +152,10 @@ class Batches:
             News(sequence, sender, tuple(_unpacked(names)), tuple(_unpacked(tags)), bool(clears))
             for sequence, sender, names, tags, clears in rows
         )
+
+
+def _is_count(number: object) -> bool:
+    return type(number) is int and 0 <= number < 1 << 53
 
 
 def _change(connection: sqlite3.Connection, operation: Operation) -> Reply:

@@ -309,11 +309,15 @@ local function begin_anew(epoch)
   return { epoch, 0, 0, now_ms(), 0 }
 end
 
+local function is_count(number)
+  return number and number >= 0 and number < 2 ^ 53 and number == math.floor(number)
+end
+
 -- Without a head, or with one that somebody else wrote, the namespace has lost its memory.
 local function read_head(epoch)
   local found = look('HMGET', KEYS[1], 'epoch', 'sequence', 'floor', 'widest_ms') or {}
   local sequence, floor, widest_ms = tonumber(found[2] or ''), tonumber(found[3] or ''), tonumber(found[4] or '')
-  if not (found[1] and #found[1] == 8 and sequence and floor and widest_ms) then
+  if not (found[1] and #found[1] == 8 and is_count(sequence) and is_count(floor) and is_count(widest_ms)) then
     return begin_anew(epoch)
   end
   return { found[1], sequence, floor, now_ms(), widest_ms }
