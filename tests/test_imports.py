@@ -17,6 +17,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 # the mechanisms under one lock. None of these does I/O, starts a thread or knows a loop.
 LAYERS = {
     "vocabulary": ["_typevars", "clock", "durations", "errors", "events", "policy", "sentinel", "source", "stats"],
+    "forks": ["forks"],
     "tier": ["tiers.base", "tiers.records", "codec"],
     "logs": ["journal.base", "feeds.base"],
     "memory": ["memory"],
@@ -34,7 +35,6 @@ LAYERS = {
         "engine",
         "fetched",
         "flights",
-        "forks",
         "functions",
         "hitpath",
         "quick",
@@ -51,6 +51,7 @@ LAYERS = {
 }
 ALLOWED = {
     "vocabulary": {"vocabulary"},
+    "forks": {"vocabulary"},
     "tier": {"vocabulary", "tier"},
     "logs": {"vocabulary", "tier", "memory", "pure"},
     "memory": {"vocabulary", "tier"},
@@ -59,10 +60,11 @@ ALLOWED = {
     "ports": {"vocabulary", "tier", "memory", "pure", "state"},
     "flow": {"vocabulary", "tier", "memory", "pure", "logs", "state", "ports", "flow"},
     "runtime": {"vocabulary", "tier", "memory", "pure", "logs", "state", "ports", "runtime"},
-    "tiers": {"vocabulary", "tier", "tiers"},
-    "journals": {"vocabulary", "tier", "memory", "pure", "logs", "journals"},
+    "tiers": {"vocabulary", "forks", "tier", "tiers"},
+    "journals": {"vocabulary", "forks", "tier", "memory", "pure", "logs", "journals"},
     "faces": {
         "vocabulary",
+        "forks",
         "tier",
         "memory",
         "pure",

@@ -17,7 +17,7 @@ from .flow.glance import CLOSER, Glance
 from .flow.invalidate import clear, invalidate, invalidate_tags
 from .flow.keep import keep_up, part, pause_ns
 from .flow.put import put_many
-from .forks import forks
+from .forks import Forks
 from .keys import check_hashable, check_tags
 from .memory.implementation import Entry, Tally
 from .policy import Policy, ttl_ns_of
@@ -41,6 +41,9 @@ _MOST_POLICIES = 256
 
 SHAPES_HITS = frozenset({"copy", "early_refresh"})
 """Options that a call may ask for and that change what a hit has to do; with the others a hit is a hit."""
+
+
+_forks = Forks()
 
 
 class Drains(Protocol):
@@ -83,7 +86,7 @@ class Engine:
         self.backlogs: set[Drains] = set()
         self.followers: list[Follows] = []
         self.hire()
-        forks.add(self)
+        _forks.add(self)
 
     def hire(self) -> None:
         """Take on new runtimes, and a new keeper; those of a parent process have stayed there."""
@@ -96,7 +99,15 @@ class Engine:
             self.keeper = Keeper(self.state, shared.tier, keep_up, pause_ns)
             shared.keep, shared.wake = self.keeper.start, self.keeper.wake
 
-    def forget_the_parent(self) -> None:
+    def before_fork(self) -> None:
+        """Let no child get a table in the middle of a step."""
+        self.state.lock.acquire()
+
+    def after_in_parent(self) -> None:
+        """Go on."""
+        self.state.lock.release()
+
+    def after_in_child(self) -> None:
         """Begin anew in a forked child, with what is in the table."""
         self.state.forget_the_parent()
         if self.state.shared is not None:

@@ -1,4 +1,4 @@
-"""Every cache of the process, since a fork has to reach all of them."""
+"""What has to get ready for a fork, and go on after it."""
 
 from __future__ import annotations
 
@@ -7,51 +7,46 @@ import threading
 import weakref
 from typing import Protocol
 
-from .state import State
-
 
 class Forkable(Protocol):
-    """A cache, as far as forks are concerned."""
+    """Something that gets ready for a fork, and over it."""
 
-    state: State
-
-    def forget_the_parent(self) -> None:
-        """Begin anew in a child."""
-        ...
+    def before_fork(self) -> None: ...
+    def after_in_parent(self) -> None: ...
+    def after_in_child(self) -> None: ...
 
 
-class _Forks:
-    """Holds the locks of all caches while the process forks, so that no child gets a table in the middle of a step."""
+class Forks:
+    """Reaches all things of one kind when the process forks; kinds that were made later get ready first. Thread-safe."""
 
     def __init__(self) -> None:
         self._all: weakref.WeakSet[Forkable] = weakref.WeakSet()
         self._turn = threading.Lock()  # of one fork at a time; guards both
         self._held: list[Forkable] = []
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._before, after_in_parent=self._after_in_parent, after_in_child=self._after_in_child
+            )
 
-    def add(self, engine: Forkable) -> None:
+    def add(self, one: Forkable) -> None:
+        """Reach this one, too, as long as it lives."""
         with self._turn:
-            self._all.add(engine)
+            self._all.add(one)
 
-    def before(self) -> None:
+    def _before(self) -> None:
         self._turn.acquire()
         self._held = list(self._all)
-        for engine in self._held:
-            engine.state.lock.acquire()
+        for one in self._held:
+            one.before_fork()
 
-    def after_in_parent(self) -> None:
-        for engine in self._held:
-            engine.state.lock.release()
-        self._held = []
+    def _after_in_parent(self) -> None:
+        held, self._held = self._held, []
+        for one in held:
+            one.after_in_parent()
         self._turn.release()
 
-    def after_in_child(self) -> None:
-        for engine in self._held:
-            engine.forget_the_parent()
-        self._held = []
+    def _after_in_child(self) -> None:
+        held, self._held = self._held, []
         self._turn = threading.Lock()
-
-
-forks = _Forks()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=forks.before, after_in_parent=forks.after_in_parent, after_in_child=forks.after_in_child)
+        for one in held:
+            one.after_in_child()

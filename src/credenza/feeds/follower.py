@@ -12,12 +12,13 @@ from typing import Final, Self
 
 from ..durations import Duration, seconds_of
 from ..errors import CacheClosed, CacheError, ConfigurationError, FeedError
+from ..forks import Forks
 from .base import Batch, Feed
 from .followed import Followed, FollowerStatus
-from .forks import forks
 from .mapping import Rules
 
 _log = logging.getLogger("credenza")
+_forks = Forks()
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 5.0
@@ -86,7 +87,7 @@ class Follower:
         except BaseException:
             self._feed.disconnect()
             raise
-        forks.add(self)
+        _forks.add(self)
         self._start()
 
     def _start(self) -> None:

@@ -45,8 +45,7 @@ class Glance:
         self._name_of = state.shared.names.record
         self._tally = state.tally
         tier = state.shared.tier
-        # A tier that wraps another one and hands on what it does not know is not to be passed by.
-        self.look = tier.look if isinstance(tier, Near) and hasattr(type(tier), "look") else None
+        self.look = tier.look if isinstance(tier, Near) else None
 
     def knowledge(self) -> Knowledge | None:
         """Return what tells whether a value is current; None if a glance will not do."""

@@ -15,8 +15,9 @@ All of them may be repeated: a reply that was lost is asked for again with the s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol
 
 from ..errors import TierError
 
@@ -365,10 +366,14 @@ class Tier(Protocol):
         ...
 
 
-@runtime_checkable
-class Near(Protocol):
-    """A tier on this machine that answers a look-up in microseconds, so that nobody waits for it or gathers with others."""
+class Near(ABC):
+    """A tier on this machine that answers a look-up in microseconds, so that nobody waits for it or gathers with others.
 
+    It is a base class, not a protocol: a tier around another one, which hands on what it does not know, is not near.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
     def look(self, name: bytes) -> bytes | None:
         """Return what `Get` would, at once; None if that takes more than a look, or does not work. Thread-safe."""
-        ...

@@ -187,19 +187,11 @@ class Links:
         self.is_retired = False  # no further connection is opened
         self.links: dict[Address, Link] = {}
 
-    async def leave_former_master(self) -> None:
-        """Close the connection to a server that the sentinels do not call the master any more.
-
-        They demote it in their own time, ten seconds after a fail-over that somebody asked for, and until then it takes what
-        it is told, which is lost.
-        """
-        link = self.links.get(None)
-        if link is not None and link.master != self.servers.master.address:
-            await self.drop(None)
-
     async def exchange(self, parcels: Sequence[Parcel], deadline_ns: int) -> list[list[Raw] | TierError]:
         """Send all parcels, then collect the answers of each, or why there are none."""
         under_way: list[Link | TierError] = []
+        if self.servers.service:
+            await self._leave_former_master()
         try:
             for parcel in parcels:
                 under_way.append(await self._sent(parcel, deadline_ns))  # noqa: PERF401  # read in the clause below
@@ -231,6 +223,16 @@ class Links:
         self.is_retired = True
         while self.links:
             await self.links.popitem()[1].close()
+
+    async def _leave_former_master(self) -> None:
+        """Close the connection to a server that the sentinels do not call the master any more.
+
+        They demote it in their own time, ten seconds after a fail-over that somebody asked for, and until then it takes what
+        it is told, which is lost.
+        """
+        link = self.links.get(None)
+        if link is not None and link.master != self.servers.master.address:
+            await self.drop(None)
 
     async def _sent(self, parcel: Parcel, deadline_ns: int) -> Link | TierError:
         try:

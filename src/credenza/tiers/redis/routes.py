@@ -49,8 +49,6 @@ class Direct:
         Raises:
             TierError: none of the operations has a reply.
         """
-        if links.servers.service:
-            await links.leave_former_master()
         (replies,) = await converse(self._wire, links, [Batch(None, operations)], deadline_ns)
         if isinstance(replies, TierError):
             raise replies

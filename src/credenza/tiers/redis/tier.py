@@ -152,8 +152,6 @@ class RedisTier:
             finished(find_master(self._servers, time.monotonic_ns() + _LOOK_FOR_MASTER_NS, is_async=False))
 
     async def _wait(self, links: Links, after: int, block_ms: int, deadline_ns: int) -> None:
-        if links.servers.service:
-            await links.leave_former_master()
         address = await self._route.address_of(links, self._wire.log, deadline_ns)
         try:
             answer = await links.ask(address, watch_command(self._wire.log, after, block_ms), deadline_ns)

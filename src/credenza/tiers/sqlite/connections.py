@@ -7,15 +7,14 @@ closed; parent and child open new ones when they need them.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
+from ...forks import Forks
 from ..base import TierError
 from .files import Identity, identity_of, open_file, put_aside
 
@@ -192,49 +191,8 @@ class Links:
         self._gate, self._returned = threading.Lock(), threading.Condition(threading.Lock())
 
 
-class Forkable(Protocol):
-    """Something that gets ready for a fork, and over it."""
-
-    def before_fork(self) -> None: ...
-    def after_in_parent(self) -> None: ...
-    def after_in_child(self) -> None: ...
-
-
-class _Forks:
-    """Reaches all tiers when the process forks."""
-
-    def __init__(self) -> None:
-        self._all: weakref.WeakSet[Forkable] = weakref.WeakSet()
-        self._turn = threading.Lock()  # of one fork at a time; guards both sets
-        self._held: list[Forkable] = []
-
-    def add(self, tier: Forkable) -> None:
-        with self._turn:
-            self._all.add(tier)
-
-    def before(self) -> None:
-        self._turn.acquire()
-        self._held = list(self._all)
-        for tier in self._held:
-            tier.before_fork()
-
-    def after_in_parent(self) -> None:
-        held, self._held = self._held, []
-        for tier in held:
-            tier.after_in_parent()
-        self._turn.release()
-
-    def after_in_child(self) -> None:
-        held, self._held = self._held, []
-        for tier in held:
-            tier.after_in_child()
-        self._turn = threading.Lock()
-
-
 _inherited: list[Link] = []
 """Connections of a parent that must never be closed here."""
 
-forks = _Forks()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=forks.before, after_in_parent=forks.after_in_parent, after_in_child=forks.after_in_child)
+forks = Forks()
+"""Reaches all tiers."""

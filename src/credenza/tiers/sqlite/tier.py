@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from ...errors import ConfigurationError
-from ..base import Get, Operation, Reply, TierError
+from ..base import Get, Near, Operation, Reply, TierError
 from .batches import GET, Batches, NeedsWriting, may_only_read
 from .boot import now_ms
 from .connections import Link, Links, forks
@@ -38,7 +38,7 @@ class Busy(TierError):
     """Somebody else kept the file locked for all the time that there was."""
 
 
-class SqliteTier:
+class SqliteTier(Near):
     """One SQLite file in WAL mode that processes of one machine share.
 
     It may live on a local file system only. Beside it SQLite keeps `-wal` and `-shm`, and the tier a `-lock`. The file is
