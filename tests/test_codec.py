@@ -621,6 +621,7 @@ def test_type_with_an_undecodable_field_is_a_configuration_error() -> None:
         ({"format": None}, "format must be"),
         ({"max_bytes": 0}, "max_bytes must be an int of at least 1000"),
         ({"max_bytes": True}, "max_bytes must be"),
+        ({"max_bytes": sys.maxsize}, "max_bytes must be at most"),
         ({"max_bytes": 1e6}, "max_bytes must be"),
         ({"compress_above": -1}, "compress_above must be an int of at least 0"),
         ({"compress_above": "10k"}, "compress_above must be"),

@@ -76,6 +76,14 @@ def test_record_that_takes_a_closer_look_is_left(about: dict[str, Any]) -> None:
     assert both([record_of(**about), record_of()]) == ([MISSING, "loaded"], [0])
 
 
+def test_tags_are_never_taken_for_a_payload() -> None:
+    """Whether a value with tags is current is not told here, even if its decoder would take any bytes."""
+    plain = PLAIN_DATA.plain._replace(decode=bytes)
+    records = [record_of(tags=(b"t",)), record_of(tags=(b"t",) * 256), record_of()]
+    values, others = both(records, plain)
+    assert (values[:2], others) == ([MISSING, MISSING], [0, 1])
+
+
 def test_values_that_a_cache_signs_are_never_plain() -> None:
     """What is signed is verified, which is not done here."""
     signed = Codec(Pickle(secret=b"s" * 32)).of()
@@ -157,6 +165,19 @@ def test_decoder_that_empties_the_lists_does_no_harm() -> None:
 
     plain = PLAIN_DATA.plain._replace(decode=decode)
     assert fresh_values(asked, records, plain, NOW_MS, EPOCH, 5) == (["read"], [])
+
+
+@compiled_only
+@pytest.mark.parametrize(
+    ("most_bytes", "now_ms", "epoch", "floor"),
+    [(1 << 70, NOW_MS, EPOCH, 5), (1_000, 1 << 70, EPOCH, 5), (1_000, NOW_MS, b"short", 5), (1_000, NOW_MS, EPOCH, -1)],
+)
+def test_numbers_that_no_record_can_hold_take_a_closer_look(
+    most_bytes: int, now_ms: int, epoch: bytes, floor: int
+) -> None:
+    """E1: whatever a tier says of itself, a reader gets no error for it."""
+    plain = PLAIN_DATA.plain._replace(most_bytes=most_bytes)
+    assert fresh_values([Get(NAME)], [record_of()], plain, now_ms, epoch, floor) == ([MISSING], [0])
 
 
 def test_there_are_as_many_records_as_were_asked_for() -> None:

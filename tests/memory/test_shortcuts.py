@@ -132,6 +132,25 @@ def test_miss_of_a_function_with_keys_or_tags_of_its_own_counts_and_keeps_as_any
     assert function.peek("a") is None
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_is_loaded_with_a_ttl_of_its_own_carries_the_tags_of_the_function(is_async: bool) -> None:
+    """I2: what the shortest way leaves to the longer one is the same entry, and has the tags that the call has."""
+    cache: Cache[Any, Any] = Cache()
+
+    def load(key: str) -> Any:
+        return Loaded(key.upper(), ttl=50, tags=["dynamic"])
+
+    async def load_async(key: str) -> Any:
+        return load(key)
+
+    function: Any = cache.cached(key="k:{key}", tags=["t:{key}"])(load_async if is_async else load)
+    for tag in ("t:a", "dynamic"):
+        assert (asyncio.run(function("a")) if is_async else function("a")) == "A"
+        assert function.peek("a") == "A"
+        cache.invalidate_tags(tag)
+        assert function.peek("a") is None
+
+
 def test_load_that_another_one_has_followed_is_not_kept() -> None:
     """I1: an invalidation detaches a load; when it ends, the one that was begun since then goes on, and is kept."""
     cache: Cache[Any, Any] = Cache()

@@ -28,6 +28,8 @@ from credenza.tiers.base import (
     TierError,
 )
 from credenza.tiers.redis import RedisTier
+from credenza.tiers.redis.refusals import Garbled, Refusal
+from credenza.tiers.redis.wire import Wire
 
 NAME, EPOCH, TOKEN = b"test:name", b"epoch--1", b"t" * 16
 SECRET = "swordfish"  # what must not be shown
@@ -341,6 +343,34 @@ def test_foreign_type_under_our_name_is_absent(asking: Asking, redis_server: Red
         *looked, reply = ask(Get(NAME), Get(b"test:none"), operation)
         assert looked == [b"", b""]
         assert not isinstance(reply, TierError)
+
+
+@pytest.mark.parametrize("answers", [[b"OK"], [b"V", b"OK"]])
+def test_bytes_are_no_answer_to_what_is_done(answers: list[bytes]) -> None:
+    """Who does not speak the protocol is found out, whether look-ups are in the same request or not."""
+    operations = [Get(NAME), put()][-len(answers) :]
+    with pytest.raises(Garbled):
+        Wire("shop", 1_000).replies(operations, answers)
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("NOPERM this user has no permissions to run the 'get' command", "NOPERM"),
+        ("ERR Error running script: @user_script:9: -NOPERM this user has no permissions", "NOPERM"),
+        (
+            "ERR The user executing the script can't run this command or subcommand script: 0a, on @user_script:1.",
+            "NOPERM",
+        ),
+        ("ERR ACL failure in script: User reader has no permissions to run the 'get' command script: 0a", "NOPERM"),
+        ("OOM command not allowed when used memory > 'maxmemory'. script: 0a, on @user_script:9.", "OOM"),
+        ("ERR Error running script: @user_script: 9: -OOM command not allowed", "OOM"),
+        ("MOVED 866 10.0.0.1:6379", "MOVED"),
+    ],
+)
+def test_refusals_of_all_versions_are_told_apart(said: str, code: str) -> None:
+    """Redis before 7, 7.0 and later ones say the same in other words."""
+    assert Refusal(said).code == code
 
 
 ODD_NUMBERS = {"negative": "-1", "huge": "1e30", "fraction": "1.5"}
