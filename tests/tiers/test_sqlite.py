@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from tests.support.forking import Busy, in_child
-from tests.support.waiting import DEADLINE, run, wait_until
+from tests.support.waiting import DEADLINE, run, turns, wait_until
 from tests.tiers.places import EPOCH, LONG_MS, OTHER_EPOCH, TIMEOUT_NS, put, token
 
 from credenza import Cache
@@ -677,7 +677,7 @@ def test_task_that_reads_on_and_on_lets_others_go_on(path: Path) -> None:
 
     async def both(cache: Cache[str, int]) -> int | None:
         reader = asyncio.create_task(main(cache))
-        await asyncio.sleep(0.01)
+        await turns(3)  # it reads
         await cache.aio.set("ready", 2)
         return await reader
 
