@@ -119,7 +119,7 @@ class Shortcut:
             if flights.get(key) is not flight or flight.epoch != table.epoch or state.fences:
                 return False
             table.put(entry, tags, now_ns)
-            del flights[key]
+            flights.pop(key, None)  # unless the key's `__hash__` or `__eq__` has invalidated it just now
             tally = self._tally
             tally.loads += 1
             tally.stores += 1

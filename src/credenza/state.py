@@ -247,8 +247,7 @@ class State(StateFields):
         """Take `flight` off the register; tell whether it was still on it, so that its value may be stored."""
         if self.flights.get(flight.key) is not flight:
             return False
-        del self.flights[flight.key]
-        return True
+        return self.flights.pop(flight.key, None) is flight  # the key's `__hash__` may have invalidated it just now
 
     def take_gone(self) -> list[Entry]:
         """Take what left the table, to be given to `bury` outside the lock."""

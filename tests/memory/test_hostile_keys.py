@@ -362,6 +362,85 @@ def test_comparison_that_removes_the_very_entry_breaks_nothing(way: str, evictio
     assert len(cache) == 0
 
 
+def at_the(number: int, act: Callable[[], object]) -> Callable[[], None]:
+    """Return what acts at that call of it, and only then."""
+    calls: list[None] = []
+
+    def count() -> None:
+        calls.append(None)
+        if len(calls) == number:
+            act()
+
+    return count
+
+
+@pytest.mark.parametrize("change", ["invalidate", "invalidate_tags", "clear"])
+@pytest.mark.parametrize("moment", ["when_hashed", "when_compared"])
+@pytest.mark.parametrize("way", ["load", "call"])
+@evictions
+def test_change_within_a_key_overtakes_the_load(way: str, moment: str, change: str, eviction: str) -> None:
+    """Rule I1: also where `__hash__` or `__eq__` makes it in the very step that stores what was loaded."""
+    for number in range(1, 13):
+        check_change_within_a_key(way, moment, number, change, Cache(maxsize=50, eviction=eviction))
+
+
+def check_change_within_a_key(way: str, moment: str, number: int, change: str, cache: Cache[Any, Any]) -> None:
+    """Change what is loaded when the key is hashed or compared for that time."""
+    truth = ["old"]
+    function = cache.cached(lambda key: truth[0], tags=["a"])
+    load = {"load": lambda key: cache.get_or_load(key, lambda: truth[0], tags=["a"]), "call": function}[way]
+    look = {"load": cache.get, "call": function.peek}[way]
+    load(Key("one"))  # something to be compared with
+    asked = Key("two")
+
+    def make_the_change() -> None:
+        truth[0] = "new"
+        if change == "invalidate":
+            cache.invalidate(Key("two"))
+            function.invalidate(Key("two"))
+        elif change == "invalidate_tags":
+            cache.invalidate_tags("a")
+        else:
+            cache.clear()
+
+    setattr(asked, moment, at_the(number, make_the_change))
+    load(asked)
+    asked.when_hashed = asked.when_compared = None
+    assert look(Key("two")) in {None, truth[0]}
+    check_cache(cache)
+
+
+@evictions
+def test_failure_within_a_step_leaves_nothing_to_be_stored_later(eviction: str) -> None:
+    """Rule I1: what was to be stored is stored or not before the step is over, whatever failed beside it."""
+    cache: Cache[Any, Any] = Cache(maxsize=50, eviction=eviction)
+    cache.set(Key("one"), 1)
+    asked, refused = Key("two"), Key("three")
+    for number in range(1, 13):
+        refused.when_compared = refuse
+
+        def store_more() -> None:
+            for key in (refused, "later"):
+                try:
+                    cache.set(key, 1)
+                except Refusal:
+                    pass
+
+        asked.when_compared = at_the(number, store_more)
+        try:
+            cache.set(asked, 1)
+        except Refusal:
+            pass
+        asked.when_compared = refused.when_compared = None
+        cache.invalidate("later")
+        cache.set("another", 1)
+        assert cache.get("later") is None
+        cache.clear()
+        assert len(cache) == 0
+        cache.set(Key("one"), 1)
+        check_cache(cache)
+
+
 def test_comparison_that_goes_on_for_ever_ends_with_a_recursion_error() -> None:
     """A key that looks itself up while it is compared runs out of stack, not out of the process."""
     cache: Cache[Any, Any] = Cache()

@@ -49,8 +49,9 @@ def test_comparison_that_counts_in_the_same_cache_ends() -> None:
     assert len(comparisons) <= 100
 
 
-def test_tag_invalidated_while_its_entry_is_stored_makes_it_dead() -> None:
+def test_tag_invalidated_while_its_entry_is_stored_takes_it_out() -> None:
     """I2: an invalidation out of the `__hash__` of one tag reaches the entry that got another one already."""
+    found = []
     for moment in range(1, 8):
         cache: Cache[Any, Any] = Cache(ttl=None)
         cache.set("holds the tag", 0, tags=["a"])
@@ -70,8 +71,10 @@ def test_tag_invalidated_while_its_entry_is_stored_makes_it_dead() -> None:
                 return str.__hash__(self)
 
         cache.set("key", 1, tags=["a", Tag("b")])
-        is_attached = bool(moments) and cache._engine.state.table.find("key").tags[0].is_dead
-        assert cache.get("key") == (None if is_attached else 1)
+        entry = cache._engine.state.table.find("key")
+        assert entry is None or not entry.tags[0].is_dead
+        found.append((bool(moments), cache.get("key")))
+    assert set(found) >= {(True, None), (False, 1)}
 
 
 def test_list_of_entries_is_whole_whatever_finalizers_store() -> None:

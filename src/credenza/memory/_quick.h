@@ -368,6 +368,22 @@ current_flight(PyObject *flights, PyObject *key)
     return current;
 }
 
+/* Take a flight off the register, unless the key's __hash__ or __eq__ has invalidated it just now. */
+static int
+retire(PyObject *flights, PyObject *key)
+{
+    if (PyObject_DelItem(flights, key) == 0) {
+        return 0;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_KeyError)) {
+        return -1;
+    }
+    PyErr_Clear(); /* the register's or the key's own: this tells */
+    PyObject *current = PyObject_CallMethod(flights, "pop", "OO", key, Py_None);
+    Py_XDECREF(current);
+    return current == NULL ? -1 : 0;
+}
+
 /* End a flight and store its value; the lock is held. 1: done; 0: there is more to look at; -1: an error. */
 static int
 shortcut_publish(shortcut_t *shortcut, module_t *module, flight_t *flight, PyObject *value, entry_t *entry,
@@ -380,7 +396,7 @@ shortcut_publish(shortcut_t *shortcut, module_t *module, flight_t *flight, PyObj
     if (current != NULL || !PyErr_Occurred()) {
         result = current == (PyObject *)flight && flight->epoch == shortcut->table->epoch && !has_fences(shortcut->fences);
     }
-    if (result > 0 && (put_entry(module, shortcut->table, entry, tags, now_ns) < 0 || PyObject_DelItem(flights, key) < 0)) {
+    if (result > 0 && (put_entry(module, shortcut->table, entry, tags, now_ns) < 0 || retire(flights, key) < 0)) {
         result = -1;
     }
     Py_XDECREF(current);

@@ -422,42 +422,69 @@ table_postpone(table_t *table, PyObject *step)
     return result;
 }
 
-static int table_put(table_t *, entry_t *, PyObject *, int64_t);
+static int table_put_since(table_t *, int64_t, entry_t *, PyObject *, int64_t);
+static entry_t *table_entry_of(table_t *, PyObject *);
 
-/* Do what user code asked for in the middle of a step. */
+/* Do one of: (key,) is removed; (entry, why) is taken out; (entry, tags, now_ns, epoch) is put. */
+static int
+table_take_step(table_t *table, PyObject *step)
+{
+    PyObject *first = PyTuple_GET_ITEM(step, 0);
+    entry_t *entry = (entry_t *)first;
+    switch (PyTuple_GET_SIZE(step)) {
+    case 1:
+        entry = table_entry_of(table, first);
+        if (entry != NULL) {
+            table_take_out(table, entry, 0);
+        }
+        return entry == NULL && PyErr_Occurred() ? -1 : 0;
+    case 2:
+        table_take_out(table, entry, (uint8_t)PyLong_AsLong(PyTuple_GET_ITEM(step, 1)));
+        return 0;
+    default:
+        return table_put_since(table, PyLong_AsLongLong(PyTuple_GET_ITEM(step, 3)), entry, PyTuple_GET_ITEM(step, 1),
+                               PyLong_AsLongLong(PyTuple_GET_ITEM(step, 2)));
+    }
+}
+
+/* Do what user code asked for in the middle of a step: all of it, whatever of it fails, since an entry that was stored
+   later would come back after an invalidation. The error of the last that failed is left set. */
 static int
 table_catch_up(table_t *table)
 {
+    PyObject *type = NULL, *value = NULL, *traceback = NULL;
     int result = 0;
     while (table->postponed != NULL && PyList_GET_SIZE(table->postponed)) {
         PyObject *step = Py_NewRef(PyList_GET_ITEM(table->postponed, 0));
-        if (PyList_SetSlice(table->postponed, 0, 1, NULL) < 0) {
+        int is_off_the_list = PyList_SetSlice(table->postponed, 0, 1, NULL) == 0;
+        if (!is_off_the_list || table_take_step(table, step) < 0) {
             result = -1;
-        }
-        entry_t *entry = (entry_t *)PyTuple_GET_ITEM(step, 0);
-        if (PyTuple_GET_SIZE(step) == 2) {
-            table_take_out(table, entry, (uint8_t)PyLong_AsLong(PyTuple_GET_ITEM(step, 1)));
-        }
-        else {
-            result = table_put(table, entry, PyTuple_GET_ITEM(step, 1), PyLong_AsLongLong(PyTuple_GET_ITEM(step, 2)));
+            Py_XDECREF(type);
+            Py_XDECREF(value);
+            Py_XDECREF(traceback);
+            PyErr_Fetch(&type, &value, &traceback);
         }
         Py_DECREF(step);
-        if (result < 0) {
+        if (!is_off_the_list) {
             break;
         }
+    }
+    if (result < 0) {
+        PyErr_Restore(type, value, traceback);
     }
     return result;
 }
 
+/* Store an entry that was made at an epoch. What a key's __hash__ and __eq__ invalidate, or clear, meanwhile may be what it
+   was made of, so that it leaves again. */
 static int
-table_put(table_t *table, entry_t *entry, PyObject *tags, int64_t now_ns)
+table_put_since(table_t *table, int64_t epoch, entry_t *entry, PyObject *tags, int64_t now_ns)
 {
-    if (table->is_busy) {
-        PyObject *step = Py_BuildValue("(OOL)", entry, tags == NULL ? Py_None : tags, (long long)now_ns);
-        return table_postpone(table, step);
-    }
     table->is_busy = 1;
     int result = table_store(table, entry, tags == Py_None ? NULL : tags, now_ns);
+    if (!result && table->epoch != epoch) {
+        table_take_out(table, entry, 0);
+    }
     table->is_busy = 0;
     if (table->postponed != NULL && PyList_GET_SIZE(table->postponed)) {
         PyObject *type, *value, *traceback;
@@ -468,6 +495,16 @@ table_put(table_t *table, entry_t *entry, PyObject *tags, int64_t now_ns)
         PyErr_Restore(type, value, traceback);
     }
     return result;
+}
+
+static int
+table_put(table_t *table, entry_t *entry, PyObject *tags, int64_t now_ns)
+{
+    if (table->is_busy) {
+        PyObject *step = Py_BuildValue("(OOLL)", entry, tags == NULL ? Py_None : tags, (long long)now_ns, table->epoch);
+        return table_postpone(table, step);
+    }
+    return table_put_since(table, table->epoch, entry, tags, now_ns);
 }
 
 /* Methods --------------------------------------------------------------------------------------------------------- */
@@ -594,7 +631,18 @@ table_remove(table_t *table, PyObject *key)
     entry_t *entry;
     Py_BEGIN_CRITICAL_SECTION(table);
     entry = table_entry_of(table, key);
-    result = entry == NULL ? (PyErr_Occurred() ? -1 : 0) : table_take_out_soon(table, entry, 0);
+    if (entry == NULL && PyErr_Occurred()) {
+        result = -1;
+    }
+    else if (table->is_busy) { /* after the step, so that what it stores under `key` goes as well */
+        result = table_postpone(table, PyTuple_Pack(1, key));
+    }
+    else {
+        if (entry != NULL) {
+            table_take_out(table, entry, 0);
+        }
+        result = 0;
+    }
     Py_END_CRITICAL_SECTION();
     return result < 0 ? NULL : PyBool_FromLong(entry != NULL);
 }

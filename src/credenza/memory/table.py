@@ -150,18 +150,25 @@ class Table:
     def put(self, entry: Entry, tags: Iterable[object], now_ns: int) -> None:
         """Store `entry` in the place of whatever had its key, having reclaimed a little and made room.
 
-        A key's `__hash__` and `__eq__` are the user's and may raise: then the table is as if it had not been asked.
+        A key's `__hash__` and `__eq__` are the user's and may raise: then the table is as if it had not been asked. What
+        they invalidate, or clear, meanwhile may be what `entry` was made of, so that it leaves again.
         """
+        epoch = self.epoch
         if self._is_busy:
-            self._postponed.append(lambda: self._put(entry, tags, now_ns))
+            self._postponed.append(lambda: self._put_since(epoch, entry, tags, now_ns))
             return
         self._is_busy = True
         try:
-            self._put(entry, tags, now_ns)
+            self._put_since(epoch, entry, tags, now_ns)
         finally:
             self._is_busy = False
             if self._postponed:
                 self._catch_up()
+
+    def _put_since(self, epoch: int, entry: Entry, tags: Iterable[object], now_ns: int) -> None:
+        self._put(entry, tags, now_ns)
+        if self.epoch != epoch:
+            self._take_out(entry, None)
 
     def _put(self, entry: Entry, tags: Iterable[object], now_ns: int) -> None:
         expiry = self.expiry
@@ -210,12 +217,21 @@ class Table:
             self._make_room(0)
 
     def remove(self, key: Hashable) -> bool:
-        """Take the entry of `key` out; tell whether there was one."""
+        """Take the entry of `key` out; tell whether there was one.
+
+        In the middle of a step it is done after it, so that what the step stores under `key` goes as well.
+        """
         entry = self.find(key)
-        if entry is None:
-            return False
-        self.take_out(entry, None)
-        return True
+        if self._is_busy:
+            self._postponed.append(lambda: self._remove(key))
+        elif entry is not None:
+            self.take_out(entry, None)
+        return entry is not None
+
+    def _remove(self, key: Hashable) -> None:
+        entry = self.find(key)
+        if entry is not None:
+            self._take_out(entry, None)
 
     def take_out(self, entry: Entry, why: EventKind | None) -> None:
         """Take `entry` out, unless it has left already."""
@@ -231,13 +247,22 @@ class Table:
                 self._catch_up()
 
     def _catch_up(self) -> None:
-        """Do what a finalizer asked for in the middle of a step, which the collector may run at any allocation."""
+        """Do what a finalizer asked for in the middle of a step, which the collector may run at any allocation.
+
+        All of it is done, whatever of it fails: an entry that was stored later would come back after an invalidation.
+        """
+        failure: BaseException | None = None
         self._is_busy = True
         try:
             while self._postponed:
-                self._postponed.pop(0)()
+                try:
+                    self._postponed.pop(0)()
+                except BaseException as raised:  # the user's `__hash__` or `__eq__`
+                    failure = raised
         finally:
             self._is_busy = False
+        if failure is not None:
+            raise failure
 
     def _take_out(self, entry: Entry, why: EventKind | None) -> None:
         if entry.shelf.get(entry.slot) is entry:

@@ -61,7 +61,7 @@ def strike(state: State, flight: Flight) -> None:
     """Abandon a flight that could not be ended, for want of stack or memory; this asks for as little of both as can be (L3)."""
     with state.lock:
         if state.flights.get(flight.key) is flight:
-            del state.flights[flight.key]
+            state.flights.pop(flight.key, None)
         if flight.outcome == PENDING:
             flight.outcome = ABANDONED
         signal = flight.signal
