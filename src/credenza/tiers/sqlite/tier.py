@@ -85,18 +85,14 @@ class SqliteTier(Near):
 
     def perform(self, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
         """See `Tier.perform`; a batch that writes is one transaction: all of it is performed, or nothing."""
-        if len(operations) == 1 and isinstance(operations[0], Get):
-            record = self.look(operations[0].name)
-            if record is not None:
-                return [record]
-        return self._until(operations, time.monotonic_ns() + timeout_ns)
+        replies = self._at_once(operations)
+        return self._until(operations, time.monotonic_ns() + timeout_ns) if replies is None else replies
 
     async def perform_async(self, operations: Sequence[Operation], timeout_ns: int) -> list[Reply]:
         """See `Tier.perform_async`; a batch that is cancelled may still be performed."""
-        if len(operations) <= _INLINE and all(isinstance(operation, Get) for operation in operations):
-            replies = self._at_once(operations)
-            if replies is not None:
-                return replies
+        replies = self._at_once(operations)
+        if replies is not None:
+            return replies
         work = self._submitted(operations, time.monotonic_ns() + timeout_ns)
         try:
             async with asyncio.timeout(timeout_ns / 1_000_000_000 + _PATIENCE):
@@ -203,7 +199,9 @@ class SqliteTier(Near):
         return row[0][: self._batches.most_bytes] if row and type(row[0]) is bytes else b""
 
     def _at_once(self, operations: Sequence[Operation]) -> list[Reply] | None:
-        """Look records up on a connection that is at hand; None if that takes more than looking."""
+        """Look a few records up on a connection that is at hand; None if that takes more than looking."""
+        if len(operations) > _INLINE or not all(isinstance(operation, Get) for operation in operations):
+            return None
         links = self._links
         link = links.take_idle()
         if link is None:
