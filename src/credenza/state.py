@@ -164,7 +164,8 @@ class State(StateFields):
         with self.lock:
             for register in (self.flights, self.looks):
                 for key in [key for key in register if isinstance(key, tuple) and key and key[0] is scope]:
-                    del register[key]
+                    register.pop(key, None)
+            self.table.epoch += 1  # so that what is in the middle of being stored leaves again
             living = list(scope.entries.values())
         self._take_out(living)
 

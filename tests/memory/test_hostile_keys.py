@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 import weakref
 from collections.abc import Callable
@@ -374,7 +375,7 @@ def at_the(number: int, act: Callable[[], object]) -> Callable[[], None]:
     return count
 
 
-@pytest.mark.parametrize("change", ["invalidate", "invalidate_tags", "clear"])
+@pytest.mark.parametrize("change", ["invalidate", "invalidate_tags", "clear", "cache_clear"])
 @pytest.mark.parametrize("moment", ["when_hashed", "when_compared"])
 @pytest.mark.parametrize("way", ["load", "call"])
 @evictions
@@ -400,8 +401,10 @@ def check_change_within_a_key(way: str, moment: str, number: int, change: str, c
             function.invalidate(Key("two"))
         elif change == "invalidate_tags":
             cache.invalidate_tags("a")
-        else:
+        elif change == "clear" or way == "load":
             cache.clear()
+        else:
+            function.cache_clear()
 
     setattr(asked, moment, at_the(number, make_the_change))
     load(asked)
@@ -439,6 +442,108 @@ def test_failure_within_a_step_leaves_nothing_to_be_stored_later(eviction: str) 
         assert len(cache) == 0
         cache.set(Key("one"), 1)
         check_cache(cache)
+
+
+@evictions
+def test_invalidation_within_a_step_overtakes_what_waits_to_be_stored(eviction: str) -> None:
+    """Rule I1: a load within a step is stored after it; what is invalidated until then overtakes it."""
+    for moment, number in itertools.product(range(1, 8), range(1, 8)):
+        cache: Cache[Any, Any] = Cache(maxsize=50, eviction=eviction)
+        truth = ["old"]
+        cache.set(Key("one"), 1)
+        outer, hostile = Key("two"), Key("three")
+
+        def change() -> None:
+            truth[0] = "new"
+            cache.invalidate("k")
+
+        def load() -> None:
+            hostile.when_hashed = at_the(moment, change)
+            cache.invalidate(hostile)
+            cache.get_or_load("k", lambda: truth[0])
+
+        outer.when_compared = at_the(number, load)
+        cache.set(outer, 1)
+        outer.when_compared = hostile.when_hashed = None
+        assert cache.get("k") in {None, truth[0]}
+        check_cache(cache)
+
+
+@evictions
+def test_invalidation_that_has_returned_is_not_undone_by_a_failure(eviction: str) -> None:
+    """Rule I1: a key that is invalidated within a step is gone after it, whatever its code raises then."""
+    for moment, number in itertools.product(range(1, 8), range(1, 8)):
+        cache: Cache[Any, Any] = Cache(maxsize=50, eviction=eviction)
+        cache.set(Key("one"), 1)
+        cache.set(Key("victim"), "old")
+        outer, victim, returned = Key("two"), Key("victim"), []
+
+        def invalidate() -> None:
+            victim.when_compared = at_the(moment, refuse)
+            cache.invalidate(victim)
+            returned.append(True)
+
+        outer.when_compared = at_the(number, invalidate)
+        try:
+            cache.set(outer, 1)
+        except Refusal:
+            pass
+        outer.when_compared = victim.when_compared = None
+        assert not returned or cache.get(Key("victim")) is None
+        check_cache(cache)
+
+
+def test_interrupt_within_a_step_is_told_before_other_failures() -> None:
+    """Ctrl+C in a key's code reaches the caller, whatever fails besides."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    told: set[type[BaseException]] = set()
+    for number, (first, then) in itertools.product(range(1, 8), [(interrupt, refuse), (refuse, interrupt)]):
+        cache: Cache[Any, Any] = Cache(maxsize=50)
+        cache.set(Key("one"), 1)
+        outer, one, other = Key("two"), Key("three"), Key("four")
+
+        def store_both() -> None:
+            cache.set(one, 1)
+            cache.set(other, 1)
+            one.when_compared, other.when_compared = first, then
+
+        outer.when_compared = at_the(number, store_both)
+        try:
+            cache.set(outer, 1)
+        except BaseException as error:
+            told.add(type(error))
+        outer.when_compared = one.when_compared = other.when_compared = None
+        check_cache(cache)
+    assert told == {KeyboardInterrupt}
+
+
+class OneWay:
+    """A key that invalidates itself whenever it is hashed."""
+
+    is_at_it = False
+
+    def __init__(self, cache: Cache[Any, Any]) -> None:
+        self.cache = cache
+
+    def __hash__(self) -> int:
+        if not self.is_at_it:
+            self.is_at_it = True
+            self.cache.invalidate(self)
+            self.is_at_it = False
+        return 7
+
+
+@evictions
+def test_key_that_invalidates_itself_is_stored_or_not_and_the_step_ends(eviction: str) -> None:
+    """Bounds: what such a key asks for in the middle of a step does not go on for ever."""
+    cache: Cache[Any, Any] = Cache(maxsize=10, eviction=eviction)
+    for _ in range(3):
+        cache.set(OneWay(cache), 1)
+        check_cache(cache)
+    assert len(cache) == 0
 
 
 def test_comparison_that_goes_on_for_ever_ends_with_a_recursion_error() -> None:

@@ -150,4 +150,17 @@ deadline_ns_of(const entry_t *entry)
     return extra->expire_ns;
 }
 
+/* Go on with the error that was fetched; another one that came meanwhile is lost, unless it is for the whole program (Ctrl+C). */
+static inline void
+restore_unless_interrupted(PyObject *type, PyObject *value, PyObject *traceback)
+{
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception)) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return;
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
 #endif

@@ -428,19 +428,6 @@ ring(module_t *module, flight_t *flight)
     return answer == NULL ? -1 : 0;
 }
 
-/* Go on with the error that was fetched; another one that came meanwhile is lost, unless it is for the whole program (Ctrl+C). */
-static void
-restore_unless_interrupted(PyObject *type, PyObject *value, PyObject *traceback)
-{
-    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception)) {
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(traceback);
-        return;
-    }
-    PyErr_Restore(type, value, traceback);
-}
-
 /* Abandon a flight that could not be ended, for want of stack or memory or because of Ctrl+C; harmless if it was. */
 static void
 shortcut_strike(shortcut_t *shortcut, flight_t *flight)

@@ -2,7 +2,7 @@
 
    The pure table is the reference: what it does, this does, with the same results, the same order of eviction, the same
    counters and errors; the tests drive both. What differs is the cost, and that user code (__hash__, __eq__) runs here
-   while a key is looked up and never else.
+   while a key or a tag is looked up and never else.
 
    Whoever changes a table holds the lock of its owner, as with the pure one. Whoever reads it holds the GIL, or on a build
    without it the table's own mutex (a critical section); so does whoever changes it. */
@@ -422,78 +422,55 @@ table_postpone(table_t *table, PyObject *step)
     return result;
 }
 
-static int table_put_since(table_t *, int64_t, entry_t *, PyObject *, int64_t);
-static entry_t *table_entry_of(table_t *, PyObject *);
-
-/* Do one of: (key,) is removed; (entry, why) is taken out; (entry, tags, now_ns, epoch) is put. */
-static int
-table_take_step(table_t *table, PyObject *step)
-{
-    PyObject *first = PyTuple_GET_ITEM(step, 0);
-    entry_t *entry = (entry_t *)first;
-    switch (PyTuple_GET_SIZE(step)) {
-    case 1:
-        entry = table_entry_of(table, first);
-        if (entry != NULL) {
-            table_take_out(table, entry, 0);
-        }
-        return entry == NULL && PyErr_Occurred() ? -1 : 0;
-    case 2:
-        table_take_out(table, entry, (uint8_t)PyLong_AsLong(PyTuple_GET_ITEM(step, 1)));
-        return 0;
-    default:
-        return table_put_since(table, PyLong_AsLongLong(PyTuple_GET_ITEM(step, 3)), entry, PyTuple_GET_ITEM(step, 1),
-                               PyLong_AsLongLong(PyTuple_GET_ITEM(step, 2)));
-    }
-}
-
-/* Do what user code asked for in the middle of a step: all of it, whatever of it fails, since an entry that was stored
-   later would come back after an invalidation. The error of the last that failed is left set. */
-static int
-table_catch_up(table_t *table)
-{
-    PyObject *type = NULL, *value = NULL, *traceback = NULL;
-    int result = 0;
-    while (table->postponed != NULL && PyList_GET_SIZE(table->postponed)) {
-        PyObject *step = Py_NewRef(PyList_GET_ITEM(table->postponed, 0));
-        int is_off_the_list = PyList_SetSlice(table->postponed, 0, 1, NULL) == 0;
-        if (!is_off_the_list || table_take_step(table, step) < 0) {
-            result = -1;
-            Py_XDECREF(type);
-            Py_XDECREF(value);
-            Py_XDECREF(traceback);
-            PyErr_Fetch(&type, &value, &traceback);
-        }
-        Py_DECREF(step);
-        if (!is_off_the_list) {
-            break;
-        }
-    }
-    if (result < 0) {
-        PyErr_Restore(type, value, traceback);
-    }
-    return result;
-}
-
 /* Store an entry that was made at an epoch. What a key's __hash__ and __eq__ invalidate, or clear, meanwhile may be what it
    was made of, so that it leaves again. */
 static int
 table_put_since(table_t *table, int64_t epoch, entry_t *entry, PyObject *tags, int64_t now_ns)
 {
-    table->is_busy = 1;
     int result = table_store(table, entry, tags == Py_None ? NULL : tags, now_ns);
     if (!result && table->epoch != epoch) {
         table_take_out(table, entry, 0);
     }
-    table->is_busy = 0;
-    if (table->postponed != NULL && PyList_GET_SIZE(table->postponed)) {
+    return result;
+}
+
+/* Do one of: (entry, why) is taken out; (entry, tags, now_ns, epoch) is put. */
+static int
+table_take_step(table_t *table, PyObject *step)
+{
+    entry_t *entry = (entry_t *)PyTuple_GET_ITEM(step, 0);
+    if (PyTuple_GET_SIZE(step) == 2) {
+        table_take_out(table, entry, (uint8_t)PyLong_AsLong(PyTuple_GET_ITEM(step, 1)));
+        return 0;
+    }
+    return table_put_since(table, PyLong_AsLongLong(PyTuple_GET_ITEM(step, 3)), entry, PyTuple_GET_ITEM(step, 1),
+                           PyLong_AsLongLong(PyTuple_GET_ITEM(step, 2)));
+}
+
+/* Do what user code asked for in the middle of a step: all of it, whatever of it fails, since an entry that was stored
+   later would come back after an invalidation. The first error stays set, that of the step itself before others; one for
+   the whole program (Ctrl+C) before all. */
+static int
+table_catch_up(table_t *table, int result)
+{
+    table->is_busy = 1;
+    while (PyList_GET_SIZE(table->postponed)) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
-        if (table_catch_up(table) < 0 && type == NULL) {
-            return -1;
+        PyObject *step = Py_NewRef(PyList_GET_ITEM(table->postponed, 0));
+        int is_off_the_list = PyList_SetSlice(table->postponed, 0, 1, NULL) == 0;
+        if (!is_off_the_list || table_take_step(table, step) < 0) {
+            result = -1;
         }
-        PyErr_Restore(type, value, traceback);
+        Py_DECREF(step);
+        if (type != NULL) {
+            restore_unless_interrupted(type, value, traceback);
+        }
+        if (!is_off_the_list) {
+            break;
+        }
     }
+    table->is_busy = 0;
     return result;
 }
 
@@ -501,10 +478,14 @@ static int
 table_put(table_t *table, entry_t *entry, PyObject *tags, int64_t now_ns)
 {
     if (table->is_busy) {
-        PyObject *step = Py_BuildValue("(OOLL)", entry, tags == NULL ? Py_None : tags, (long long)now_ns, table->epoch);
+        PyObject *step = Py_BuildValue("(OOLL)", entry, tags == NULL ? Py_None : tags, (long long)now_ns,
+                                       (long long)table->epoch);
         return table_postpone(table, step);
     }
-    return table_put_since(table, table->epoch, entry, tags, now_ns);
+    table->is_busy = 1;
+    int result = table_put_since(table, table->epoch, entry, tags, now_ns);
+    table->is_busy = 0;
+    return table->postponed != NULL && PyList_GET_SIZE(table->postponed) ? table_catch_up(table, result) : result;
 }
 
 /* Methods --------------------------------------------------------------------------------------------------------- */
@@ -634,14 +615,9 @@ table_remove(table_t *table, PyObject *key)
     if (entry == NULL && PyErr_Occurred()) {
         result = -1;
     }
-    else if (table->is_busy) { /* after the step, so that what it stores under `key` goes as well */
-        result = table_postpone(table, PyTuple_Pack(1, key));
-    }
     else {
-        if (entry != NULL) {
-            table_take_out(table, entry, 0);
-        }
-        result = 0;
+        table->epoch += table->is_busy; /* so that what is being stored, perhaps under `key`, leaves again */
+        result = entry == NULL ? 0 : table_take_out_soon(table, entry, 0);
     }
     Py_END_CRITICAL_SECTION();
     return result < 0 ? NULL : PyBool_FromLong(entry != NULL);

@@ -157,13 +157,16 @@ class Table:
         if self._is_busy:
             self._postponed.append(lambda: self._put_since(epoch, entry, tags, now_ns))
             return
+        failure: BaseException | None = None
         self._is_busy = True
         try:
             self._put_since(epoch, entry, tags, now_ns)
+        except BaseException as raised:
+            failure = raised
         finally:
             self._is_busy = False
-            if self._postponed:
-                self._catch_up()
+        if failure is not None or self._postponed:
+            self._catch_up(failure)
 
     def _put_since(self, epoch: int, entry: Entry, tags: Iterable[object], now_ns: int) -> None:
         self._put(entry, tags, now_ns)
@@ -219,52 +222,55 @@ class Table:
     def remove(self, key: Hashable) -> bool:
         """Take the entry of `key` out; tell whether there was one.
 
-        In the middle of a step it is done after it, so that what the step stores under `key` goes as well.
+        In the middle of a step it begins an epoch, so that whatever is being stored, perhaps under `key`, leaves again.
         """
         entry = self.find(key)
         if self._is_busy:
-            self._postponed.append(lambda: self._remove(key))
-        elif entry is not None:
+            self.epoch += 1
+        if entry is not None:
             self.take_out(entry, None)
         return entry is not None
-
-    def _remove(self, key: Hashable) -> None:
-        entry = self.find(key)
-        if entry is not None:
-            self._take_out(entry, None)
 
     def take_out(self, entry: Entry, why: EventKind | None) -> None:
         """Take `entry` out, unless it has left already."""
         if self._is_busy:
             self._postponed.append(lambda: self._take_out(entry, why))
             return
+        failure: BaseException | None = None
         self._is_busy = True
         try:
             self._take_out(entry, why)
+        except BaseException as raised:
+            failure = raised
         finally:
             self._is_busy = False
-            if self._postponed:
-                self._catch_up()
+        if failure is not None or self._postponed:
+            self._catch_up(failure)
 
-    def _catch_up(self) -> None:
-        """Do what a finalizer asked for in the middle of a step, which the collector may run at any allocation.
+    def _catch_up(self, failure: BaseException | None) -> None:
+        """Do what a key's code, or a finalizer, asked for in the middle of a step; the collector may run those at any time.
 
-        All of it is done, whatever of it fails: an entry that was stored later would come back after an invalidation.
+        All of it is done, whatever of it fails: an entry that was stored later would come back after an invalidation. The
+        first failure is raised, that of the step itself before others; one for the whole program (Ctrl+C) before all.
         """
-        failure: BaseException | None = None
         self._is_busy = True
         try:
             while self._postponed:
                 try:
                     self._postponed.pop(0)()
-                except BaseException as raised:  # the user's `__hash__` or `__eq__`
-                    failure = raised
+                except BaseException as raised:
+                    if failure is None or not isinstance(raised, Exception):
+                        failure = raised
         finally:
             self._is_busy = False
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # it has this frame in its traceback
 
     def _take_out(self, entry: Entry, why: EventKind | None) -> None:
+        entry.fast_ns = DEAD  # first, as the key's `__hash__` may raise
         if entry.shelf.get(entry.slot) is entry:
             del entry.shelf[entry.slot]
             self.eviction.discard(entry)

@@ -200,8 +200,12 @@ class SqliteTier(Near):
 
     def _at_once(self, operations: Sequence[Operation]) -> list[Reply] | None:
         """Look a few records up on a connection that is at hand; None if that takes more than looking."""
-        if len(operations) > _INLINE or not all(isinstance(operation, Get) for operation in operations):
+        names = [operation.name for operation in operations if isinstance(operation, Get)]
+        if len(operations) > _INLINE or len(names) < len(operations):
             return None
+        if len(names) == 1:
+            record = self.look(names[0])
+            return None if record is None else [record]
         links = self._links
         link = links.take_idle()
         if link is None:
