@@ -2,11 +2,12 @@
 
 import gc
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.invariants import watching
+from tests.support.servers import NoServerError
 
 from credenza.memory.implementation import implementation
 from credenza.state import State
@@ -26,6 +27,24 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header() -> str:
     """Say which table the tests run on."""
     return f"credenza: {implementation()} table"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    """Skip a test whose server is missing, and say which one it is, wherever it was asked for."""
+    try:
+        return (yield)
+    except NoServerError as error:
+        pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Do the same where the test itself starts the server."""
+    try:
+        return (yield)
+    except NoServerError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -17,7 +17,7 @@ from typing import Any  # Any: records of any type
 
 import click.testing
 import pytest
-from tests.support.servers import NoServerError, RedisServer, free_port, running_redis
+from tests.support.servers import RedisServer, free_port, running_redis
 from tests.support.waiting import wait_until
 from typer.testing import CliRunner
 
@@ -639,11 +639,8 @@ def test_locked_journal_is_reported(where: str, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
     """A Redis that keeps what it is given."""
-    try:
-        with running_redis(appendonly="yes") as running:
-            yield running
-    except NoServerError as error:
-        pytest.skip(str(error))
+    with running_redis(appendonly="yes") as running:
+        yield running
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import importlib
 import inspect
 import io
 import re
+import sqlite3
 import sys
 import textwrap
 import tokenize
@@ -29,7 +30,8 @@ from pathlib import Path
 from typing import Any  # Any: the namespace of a page
 
 import pytest
-from tests.support.servers import NoServerError, running_redis
+from sqlalchemy import Engine
+from tests.support.servers import running_redis
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -152,22 +154,24 @@ def run_page(path: Path, text: str, namespace: dict[str, Any]) -> int:
 
 
 @pytest.fixture
-def namespace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
-    """A fresh module for a page, in an empty directory."""
+def namespace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """A fresh module for a page, in an empty directory; its databases are closed in the end."""
     monkeypatch.chdir(tmp_path)
     module = types.ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)
-    return vars(module)
+    yield vars(module)
+    for thing in vars(module).values():
+        if isinstance(thing, sqlite3.Connection):
+            thing.close()
+        elif isinstance(thing, Engine):
+            thing.dispose()
 
 
 @pytest.fixture(scope="module")
 def redis_url() -> Iterator[str]:
     """The address of an empty server."""
-    try:
-        with running_redis() as server:
-            yield server.url
-    except NoServerError as error:
-        pytest.skip(str(error))
+    with running_redis() as server:
+        yield server.url
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # the page about forks

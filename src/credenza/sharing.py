@@ -95,9 +95,10 @@ def tier_and_codec(remote: object, namespace: str | None, codec: Codec | str | N
     if not isinstance(remote, str):
         return tier_from(remote, namespace), codec_from(codec)
     url, named = _take_codec(remote)
+    carrier = codec_from(named if codec is None else codec)  # before anything is opened
     tier = open_tier(url, namespace=namespace)
     _inspect(tier)
-    return tier, codec_from(named if codec is None else codec)
+    return tier, carrier
 
 
 def tier_from(remote: object, namespace: str | None) -> Tier:

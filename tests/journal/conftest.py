@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.journal.places import KINDS, Place
-from tests.support.servers import NoServerError, RedisServer, find_server, running_redis
+from tests.support.servers import RedisServer, find_server, running_redis
 
 from credenza.journal.base import Journal
 
@@ -16,21 +16,15 @@ from credenza.journal.base import Journal
 def server_binary(request: pytest.FixtureRequest) -> None:
     """Skip what is about Redis where there is none; the tests of the tier say what to do."""
     if request.module.__name__.rpartition(".")[2].startswith("test_redis"):
-        try:
-            find_server("redis")
-        except NoServerError as error:
-            pytest.skip(str(error))
+        find_server("redis")
 
 
 @pytest.fixture(scope="session")
 def journal_server() -> Iterator[RedisServer]:
     """One server for the whole run, on which each place has a namespace of its own."""
-    try:
-        with running_redis() as server:
-            Place.server_url = server.url
-            yield server
-    except NoServerError as error:
-        pytest.skip(str(error))
+    with running_redis() as server:
+        Place.server_url = server.url
+        yield server
 
 
 @pytest.fixture(params=KINDS)

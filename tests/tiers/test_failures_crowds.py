@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.crowds import load_for_ever, read_together
-from tests.support.servers import NoServerError, RedisServer, running_redis
+from tests.support.servers import RedisServer, running_redis
 from tests.support.troubles import said, until_proved
 from tests.support.waiting import results, start_together, wait_until
 
@@ -22,11 +22,8 @@ SPAWN = multiprocessing.get_context("spawn")
 @pytest.fixture(scope="module")
 def shared_server() -> Iterator[RedisServer]:
     """A server for this module."""
-    try:
-        with running_redis() as server:
-            yield server
-    except NoServerError as error:
-        pytest.skip(str(error))
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture

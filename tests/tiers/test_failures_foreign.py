@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.servers import NoServerError, RedisServer, running_redis
+from tests.support.servers import RedisServer, running_redis
 from tests.support.troubles import Face
 
 from credenza import Cache
@@ -20,11 +20,8 @@ VALUE = {"name": "Ann", "numbers": [1, 2, 3]}
 @pytest.fixture(scope="module")
 def shared_server() -> Iterator[RedisServer]:
     """A server for this module."""
-    try:
-        with running_redis() as server:
-            yield server
-    except NoServerError as error:
-        pytest.skip(str(error))
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.support.servers import NoServerError, RedisServer, running_redis
+from tests.support.servers import RedisServer, running_redis
 from tests.support.troubles import Face, until_proved
 from tests.support.waiting import wait_until
 
@@ -16,11 +16,8 @@ HEAD, LOG = b"{credenza}~head", b"{credenza}~log"
 @pytest.fixture(scope="module")
 def shared_server() -> Iterator[RedisServer]:
     """A server for this module."""
-    try:
-        with running_redis() as server:
-            yield server
-    except NoServerError as error:
-        pytest.skip(str(error))
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture

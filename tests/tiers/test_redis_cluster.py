@@ -7,7 +7,7 @@ import pytest
 import redis
 import redis.asyncio
 from redis.exceptions import ResponseError
-from tests.support.servers import Cluster, NoServerError, running_cluster
+from tests.support.servers import Cluster, running_cluster
 from tests.support.servers.asking import Asking
 from tests.support.servers.fixtures import asking  # noqa: F401  # a fixture
 from tests.support.servers.groups import node_id
@@ -23,11 +23,8 @@ NAMES = [b"test:%d" % number for number in range(60)]
 @pytest.fixture
 def own_cluster() -> Iterator[Cluster]:
     """A cluster whose slots the test may move, and whose nodes it may stop."""
-    try:
-        with running_cluster() as cluster:
-            yield cluster
-    except NoServerError as error:
-        pytest.skip(str(error))
+    with running_cluster() as cluster:
+        yield cluster
 
 
 def put(name: bytes) -> Put:

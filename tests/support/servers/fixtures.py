@@ -27,11 +27,8 @@ def _kinds() -> list[str]:
 @pytest.fixture(scope="session", params=_kinds())
 def shared_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """One server for the whole run, once Redis and once Valkey; may hold what earlier tests left."""
-    try:
-        with running_redis(request.param) as server:
-            yield server
-    except NoServerError as error:
-        pytest.skip(str(error))
+    with running_redis(request.param) as server:
+        yield server
 
 
 @pytest.fixture
@@ -46,11 +43,8 @@ def redis_server(shared_server: RedisServer) -> RedisServer:
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[Cluster]:
     """One cluster for the whole run."""
-    try:
-        with running_cluster() as cluster:
-            yield cluster
-    except NoServerError as error:
-        pytest.skip(str(error))
+    with running_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -63,11 +57,8 @@ def redis_cluster(shared_cluster: Cluster) -> Cluster:
 @pytest.fixture
 def redis_sentinel() -> Iterator[SentinelSetup]:
     """A master, a replica and a sentinel of the test's own."""
-    try:
-        with running_sentinel() as setup:
-            yield setup
-    except NoServerError as error:
-        pytest.skip(str(error))
+    with running_sentinel() as setup:
+        yield setup
 
 
 @pytest.fixture
