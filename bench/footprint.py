@@ -71,9 +71,9 @@ CACHES = {
 
 def footprint(scale: Scale) -> Result:
     """Fill each cache in a child process and compare what the entries cost."""
-    taken = {name: _in_child(name, scale.entries) for name, (module, _) in CACHES.items() if is_installed(module)}
+    taken = {name: in_child(name, scale.entries) for name, (module, _) in CACHES.items() if is_installed(module)}
     if ours.implementation() != "pure":
-        taken["credenza, pure table"] = _in_child("credenza", scale.entries, is_pure=True)
+        taken["credenza, pure table"] = in_child("credenza", scale.entries, is_pure=True)
     table = _table(taken, scale.entries)
     if "cachebox.VTTLCache" not in taken:
         return Result((Outcome(GOALS["P7"], None, note="a contender is not installed"),), (table,))
@@ -100,7 +100,7 @@ def _table(taken: Mapping[str, tuple[float, float]], entries: int) -> Table:
     return Table(title, ("cache", "bytes", "evicting"), rows, note, Bars(title, "B", bars, OURS, lines))
 
 
-def _in_child(name: str, count: int, *, is_pure: bool = False) -> tuple[float, float]:
+def in_child(name: str, count: int, *, is_pure: bool = False) -> tuple[float, float]:
     """Return the bytes per entry of a cache that has just been filled, and of one that evicts; 0 if it cannot."""
     command = [sys.executable, "-m", "bench.footprint", name, str(count)]
     root = Path(__file__).resolve().parent.parent

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.golden.cases import CASES, FOLDER, NAME, STAMP, Case
 
-from credenza import ConfigurationError, Loaded, NotFound
+from credenza import Cache, ConfigurationError, Loaded, NotFound
 from credenza.codec import FOREVER, SEEN_BYTES, Codec, Envelope, Pickle, Unencodable, Unreadable
 from credenza.codec.sameness import difference
 from credenza.sentinel import MISSING
@@ -730,6 +730,13 @@ def test_threads_share_a_codec() -> None:
         thread.join()
     assert not wrong
     assert len(tools) == 4, "a compressor is not to be shared by threads"
+
+
+def test_wrong_codec_in_a_url_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    """No file is made, and no connection is left open."""
+    with pytest.raises(ConfigurationError, match="codec must be"):
+        Cache.from_url(f"sqlite://{tmp_path}/cache.db?codec=xml")
+    assert not list(tmp_path.iterdir())
 
 
 def test_golden_files_are_small() -> None:
