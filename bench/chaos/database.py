@@ -37,16 +37,16 @@ class Database(Protocol):
 
 
 class _PerThread:
-    """A connection for each thread."""
+    """A connection for each thread; `connect` makes one that is the caller's own."""
 
     def __init__(self, connect: Callable[[], Any]) -> None:
-        self._connect = connect
+        self.connect = connect
         self._local = threading.local()
 
     def __call__(self) -> Any:
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = self._connect()
+            connection = self._local.connection = self.connect()
         return connection
 
 
@@ -58,10 +58,10 @@ class Sqlite:
         self._connection = _PerThread(lambda: sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None))
 
     def create(self, rows: int) -> None:
-        connection = self._connection()
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, version INTEGER NOT NULL)")
-        connection.executemany("INSERT INTO rows VALUES (?, 1)", [(row,) for row in range(rows)])
+        with contextlib.closing(self._connection.connect()) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, version INTEGER NOT NULL)")
+            connection.executemany("INSERT INTO rows VALUES (?, 1)", [(row,) for row in range(rows)])
 
     def version(self, row: int) -> int:
         return int(self._connection().execute("SELECT version FROM rows WHERE id = ?", (row,)).fetchone()[0])
@@ -97,9 +97,9 @@ class Postgres:
         self._connection = _PerThread(lambda: psycopg.connect(url, autocommit=True, prepare_threshold=2))
 
     def create(self, rows: int) -> None:
-        connection = self._connection()
-        connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, version INTEGER NOT NULL)")
-        connection.execute("INSERT INTO rows SELECT number, 1 FROM generate_series(0, %s) AS number", (rows - 1,))
+        with contextlib.closing(self._connection.connect()) as connection:
+            connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, version INTEGER NOT NULL)")
+            connection.execute("INSERT INTO rows SELECT number, 1 FROM generate_series(0, %s) AS number", (rows - 1,))
 
     def version(self, row: int) -> int:
         return int(self._connection().execute("SELECT version FROM rows WHERE id = %s", (row,)).fetchone()[0])
