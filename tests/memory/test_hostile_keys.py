@@ -444,8 +444,9 @@ def test_failure_within_a_step_leaves_nothing_to_be_stored_later(eviction: str) 
         check_cache(cache)
 
 
+@pytest.mark.parametrize("way", ["invalidate", "set"])
 @evictions
-def test_invalidation_within_a_step_overtakes_what_waits_to_be_stored(eviction: str) -> None:
+def test_invalidation_within_a_step_overtakes_what_waits_to_be_stored(way: str, eviction: str) -> None:
     """Rule I1: a load within a step is stored after it; what is invalidated until then overtakes it."""
     for moment, number in itertools.product(range(1, 8), range(1, 8)):
         cache: Cache[Any, Any] = Cache(maxsize=50, eviction=eviction)
@@ -459,7 +460,7 @@ def test_invalidation_within_a_step_overtakes_what_waits_to_be_stored(eviction: 
 
         def load() -> None:
             hostile.when_hashed = at_the(moment, change)
-            cache.invalidate(hostile)
+            {"invalidate": cache.invalidate, "set": lambda key: cache.set(key, 1)}[way](hostile)
             cache.get_or_load("k", lambda: truth[0])
 
         outer.when_compared = at_the(number, load)
@@ -490,6 +491,35 @@ def test_invalidation_that_has_returned_is_not_undone_by_a_failure(eviction: str
             pass
         outer.when_compared = victim.when_compared = None
         assert not returned or cache.get(Key("victim")) is None
+        check_cache(cache)
+
+
+@pytest.mark.parametrize("moment", ["when_hashed", "when_compared"])
+@pytest.mark.parametrize("change", ["invalidate_tags", "clear"])
+@evictions
+def test_failure_to_take_out_what_was_overtaken_does_not_serve_it(change: str, moment: str, eviction: str) -> None:
+    """Rule I1: what was cleared while it was stored is dead, even if its key's code raises when it is to leave."""
+    for number, later in itertools.product(range(1, 10), range(1, 5)):
+        cache: Cache[Any, Any] = Cache(maxsize=50, eviction=eviction)
+        truth = ["old"]
+        cache.set(Key("one"), 1)
+        asked, calls = Key("two"), [0]
+
+        def act() -> None:
+            calls[0] += 1
+            if calls[0] == number:
+                truth[0] = "new"
+                cache.clear() if change == "clear" else cache.invalidate_tags("a")
+            elif calls[0] == number + later:
+                refuse()
+
+        setattr(asked, moment, act)
+        try:
+            cache.get_or_load(asked, lambda: truth[0], tags=["a"])
+        except Refusal:
+            pass
+        asked.when_hashed = asked.when_compared = None
+        assert cache.get(Key("two")) in {None, truth[0]}
         check_cache(cache)
 
 
